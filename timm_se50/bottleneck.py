@@ -1,0 +1,115 @@
+"""The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+
+from .squeeze_excite import POSITIONS, SEModule
+
+__all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']
+
+
+class SEBlock(nn.Module):
+    """What the two blocks share: an SE module in one of four places.
+
+    There is no constructor: both routes make an SE block of a timm block that exists (see surgery.py).
+    """
+    last_conv: str
+    last_norm: str
+
+    def attach_se(self, se: SEModule, position: str) -> None:
+        """Take `se` in at `position`."""
+        for name in POSITIONS.values():
+            setattr(self, name, None)  # TorchScript then leaves the branches of the other three out
+        setattr(self, POSITIONS[position], se)
+        # Right behind the last norm, where timm has it: state dict, parameters() and so an optimizer's state have
+        # the order of timm's seresnet50.
+        names = list(self._modules)
+        for name in names[names.index(self.last_norm) + 1:-1]:
+            self._modules[name] = self._modules.pop(name)
+
+    @property
+    def se_position(self) -> str:
+        """Where the SE module is, a key of `POSITIONS`."""
+        return next(position for position, name in POSITIONS.items() if getattr(self, name) is not None)
+
+    __jit_unused_properties__ = ['se_position']
+
+
+class SEBottleneck(SEBlock, Bottleneck):
+    """timm's `Bottleneck` with Squeeze-and-Excitation."""
+    last_conv = 'conv3'
+    last_norm = 'bn3'
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x
+        if self.se_pre is not None:
+            x = self.se_pre(x)
+
+        x = self.conv1(x)
+        x = self.bn1(x)
+        x = self.act1(x)
+
+        x = self.conv2(x)
+        x = self.bn2(x)
+        x = self.drop_block(x)
+        x = self.act2(x)
+        x = self.aa(x)
+
+        x = self.conv3(x)
+        x = self.bn3(x)
+
+        if self.se is not None:
+            x = self.se(x)
+
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        if self.se_identity is not None:
+            shortcut = self.se_identity(shortcut)
+        x += shortcut
+        x = self.act3(x)
+
+        if self.se_post is not None:
+            x = self.se_post(x)
+
+        return x
+
+
+class SEBasicBlock(SEBlock, BasicBlock):
+    """timm's `BasicBlock` with Squeeze-and-Excitation."""
+    last_conv = 'conv2'
+    last_norm = 'bn2'
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x
+        if self.se_pre is not None:
+            x = self.se_pre(x)
+
+        x = self.conv1(x)
+        x = self.bn1(x)
+        x = self.drop_block(x)
+        x = self.act1(x)
+        x = self.aa(x)
+
+        x = self.conv2(x)
+        x = self.bn2(x)
+
+        if self.se is not None:
+            x = self.se(x)
+
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        if self.se_identity is not None:
+            shortcut = self.se_identity(shortcut)
+        x += shortcut
+        x = self.act2(x)
+
+        if self.se_post is not None:
+            x = self.se_post(x)
+
+        return x

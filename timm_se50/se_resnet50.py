@@ -1,0 +1,102 @@
+"""The two models, as timm knows them."""
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, get_arch_pretrained_cfgs, register_model
+from timm.models.resnet import Bottleneck, ResNet
+from torch import nn
+
+from .recognise import is_se_key
+from .squeeze_excite import SEConfig
+from .surgery import insert_se_, patch_block, replace_block
+from .weights import map_resnet_weights, map_weights
+
+__all__ = ['SEResNet']
+
+
+class SEResNet(ResNet):
+    """timm's ResNet with Squeeze-and-Excitation.
+
+    Args:
+        convert: Makes a block an SE block: `replace_block` or `patch_block` of surgery.py.
+        se_reduction: As `SEConfig.reduction`.
+        se_stages: As `SEConfig.stages`.
+        se_position: As `SEConfig.position`.
+        **kwargs: Arguments of timm's ResNet.
+    """
+
+    def __init__(
+            self,
+            *args,
+            convert: Callable[[nn.Module], nn.Module],
+            se_reduction: int | tuple[int, ...] = 16,
+            se_stages: tuple[int, ...] = (1, 2, 3, 4),
+            se_position: str = 'standard',
+            **kwargs,
+    ):
+        config = SEConfig(se_reduction, se_stages, se_position)
+        super().__init__(*args, **kwargs)
+        insert_se_(self, config, convert, neutral=False)
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """As torch's, and a plain ResNet's weights are mapped (see `map_resnet_weights`).
+
+        A strict call checks every key and shape first: what is refused leaves the model unchanged.
+        """
+        if strict:
+            state_dict = map_weights(state_dict, self)
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # Reached with plain weights by a call that is not strict, or by the load_state_dict() of a module around this
+        # one. The dict is torch's own copy, made for this call; it is filled in before the children get their share.
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        needed = (k for k in self.state_dict() if not (is_se_key(k) or k.startswith('fc.') or k.endswith('_tracked')))
+        if not any(map(is_se_key, own)) and own.keys() >= set(needed):
+            state_dict.update((prefix + k, v) for k, v in map_weights(own, self, adaptable=True).items())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _pretrained_cfgs(name: str) -> dict[str, Any]:
+    """Pretrained cfgs of timm's resnet50, and of its seresnet50 under tags that begin with `se_`, for a model."""
+    cfgs = {}
+    for arch, tag_prefix in (('resnet50', ''), ('seresnet50', 'se_')):
+        for cfg in get_arch_pretrained_cfgs(arch).values():
+            if cfg.has_weights:
+                cfgs[f'{name}.{tag_prefix}{cfg.tag}'] = replace(cfg)
+    return cfgs
+
+
+# register_model() looks its model up here
+default_cfgs = generate_default_cfgs({**_pretrained_cfgs('se_resnet50_replace'), **_pretrained_cfgs('se_resnet50_patch')})
+
+
+def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
+    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+    return build_model_with_cfg(
+        SEResNet, variant, pretrained, pretrained_filter_fn=map_resnet_weights, **dict(model_args, **kwargs))
+
+
+@register_model
+def se_resnet50_replace(pretrained: bool = False, **kwargs) -> SEResNet:
+    """ResNet-50 with Squeeze-and-Excitation, each `Bottleneck` replaced by an `SEBottleneck`.
+
+    Takes the weights of timm's resnet50 and computes what it computes. Beside all arguments of timm's resnet50:
+
+    Args:
+        pretrained: Load pretrained weights.
+        se_reduction: Ratio r of channels to hidden width, one for all stages or one for each of `se_stages`.
+        se_stages: Stages to put SE into, 1 to 4.
+        se_position: 'standard', 'pre', 'post' or 'identity'.
+    """
+    return _create_se_resnet50('se_resnet50_replace', pretrained, convert=replace_block, **kwargs)
+
+
+@register_model
+def se_resnet50_patch(pretrained: bool = False, **kwargs) -> SEResNet:
+    """ResNet-50 with Squeeze-and-Excitation, each `Bottleneck` patched in place.
+
+    The same network as `se_resnet50_replace`, with the same arguments.
+    """
+    return _create_se_resnet50('se_resnet50_patch', pretrained, convert=patch_block, **kwargs)

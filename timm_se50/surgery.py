@@ -1,0 +1,132 @@
+"""Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+
+from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
+from .squeeze_excite import SEConfig, SEModule
+from .weights import LINEAR_NORMS, neutral_weights
+
+__all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
+
+ModelT = TypeVar('ModelT', bound=nn.Module)
+
+_SE_CLASSES: dict[type[nn.Module], type[SEBlock]] = {Bottleneck: SEBottleneck, BasicBlock: SEBasicBlock}
+
+
+def replace_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
+    """Put SE into a ResNet, in place: a new block that takes over the old one's submodules stands in its stead.
+
+    The model computes what it computed before, bit for bit, with the parameters it had and those of the SE modules
+    beside them. Add the latter, `se_parameters(model)`, to an optimizer that exists.
+
+    Args:
+        model: A timm ResNet of `Bottleneck` or `BasicBlock` blocks.
+        config: Where SE goes and how wide.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The model is not one that SE can go into; the message says why. The model is left unchanged.
+    """
+    return insert_se_(model, config, replace_block)
+
+
+def patch_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
+    """Put SE into a ResNet, in place: every block stays the object it was, and computes with SE.
+
+    As `replace_blocks_`, with the same result, for code that holds on to the blocks.
+    """
+    return insert_se_(model, config, patch_block)
+
+
+def replace_block(block: nn.Module) -> SEBlock:
+    """A new SE block, less its SE module, that holds all that `block` holds: submodules, hooks, mode."""
+    se_class = _SE_CLASSES[type(block)]
+    new = se_class.__new__(se_class)
+    new.__dict__.update(block.__dict__, _modules=dict(block._modules))
+    return new
+
+
+def patch_block(block: nn.Module) -> SEBlock:
+    """`block` itself, made an SE block, less its SE module."""
+    # The class, not the forward, is swapped: pickle, deepcopy and TorchScript go by the class. A forward bound to
+    # the instance gets lost in the first, calls the original in the second and is shared by mistake in the third.
+    block.__class__ = _SE_CLASSES[type(block)]
+    return block
+
+
+def insert_se_(
+        model: ModelT,
+        config: SEConfig,
+        convert: Callable[[nn.Module], SEBlock],
+        neutral: bool = True,
+) -> ModelT:
+    """Put SE into the blocks of a model, each made an SE block by `convert`; all checks come first."""
+    _check_model(model)
+    found = []
+    for stage, reduction in config.stage_reductions():
+        layer = getattr(model, f'layer{stage}', None)
+        if not isinstance(layer, nn.Module) or not any(layer.children()):
+            raise ValueError(f'se_stages={config.stages}: the {type(model).__name__} has no blocks in layer{stage}.')
+        for name, block in layer.named_children():
+            _check_block(f'layer{stage}.{name}', block, neutral and config.position == 'standard')
+            found.append((layer, name, block, _make_se(block, reduction, config.position)))
+
+    for layer, name, block, se in found:
+        block = convert(block)
+        block.attach_se(se, config.position)
+        setattr(layer, name, block)
+        if neutral:
+            weights = block.state_dict()
+            for key, value in neutral_weights(block, weights).items():
+                weights[key].copy_(value)
+    return model
+
+
+def _make_se(block: nn.Module, reduction: int, position: str) -> SEModule:
+    """An SE module for a block, where the block is and in its dtype."""
+    weight = block.conv1.weight
+    last_conv = getattr(block, _SE_CLASSES[type(block)].last_conv)
+    channels = block.conv1.in_channels if position == 'pre' else last_conv.out_channels
+    gate_scale = 1.0 if position == 'standard' else 2.0
+    return SEModule(channels, reduction, gate_scale, device=weight.device, dtype=weight.dtype).train(block.training)
+
+
+def _check_model(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError('The model is a TorchScript module, which is compiled; put SE in before torch.jit.script().')
+    if hasattr(model, '_orig_mod') or any(m._compiled_call_impl is not None for m in model.modules()):
+        raise ValueError('The model is compiled; put SE in before torch.compile().')
+    if isinstance(getattr(model, 'module', None), nn.Module):
+        raise ValueError(
+            f'The model is wrapped in a {type(model).__name__}, which keeps a list of the parameters it had; '
+            f'put SE in before it is wrapped.')
+    if any(type(m).__name__.startswith('FSDP') for m in model.modules()):
+        raise ValueError('The model is sharded; put SE in before fully_shard().')
+
+
+def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
+    if isinstance(block, SEBlock):
+        raise ValueError(f'{name} has SE already; make the model anew to change its settings.')
+    if type(block) not in _SE_CLASSES:
+        raise ValueError(
+            f'{name} is a {type(block).__module__}.{type(block).__qualname__}; expected a Bottleneck or BasicBlock of '
+            "timm.models.resnet. Load a torchvision ResNet's weights into timm's model of that name first.")
+    if block.se is not None:
+        raise ValueError(
+            f'{name}.se is a {type(block.se).__name__}: the block has attention already. Start from a plain ResNet.')
+    if 'forward' in vars(block):
+        raise ValueError(
+            f'{name} has a forward of its own that hides the one of its class, so SE would never run; '
+            'remove it first (del block.forward), or put SE in before it is set.')
+    norm = getattr(block, _SE_CLASSES[type(block)].last_norm)
+    linear = isinstance(norm, LINEAR_NORMS) and isinstance(getattr(norm, 'act', None), (nn.Identity, type(None)))
+    if scales_norm and not (linear and norm.weight is not None and not hasattr(norm, 'parametrizations')):
+        raise ValueError(
+            f'{name}: its last norm, {norm}, has no weight and bias that could be doubled to make up for a gate of '
+            "0.5. Use another se_position ('pre', 'post' or 'identity'), which is neutral without that.")

@@ -1,4 +1,6 @@
 """The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
+from typing import TYPE_CHECKING, ClassVar
+
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
@@ -15,6 +17,14 @@ class SEBlock(nn.Module):
     """
     last_conv: str
     last_norm: str
+    if TYPE_CHECKING:  # TorchScript would read these as attribute types
+        conv1: nn.Conv2d
+        se: nn.Module | None
+        se_pre: nn.Module | None
+        se_post: nn.Module | None
+        se_identity: nn.Module | None
+        downsample: nn.Module | None
+        drop_path: nn.Module | None
 
     def attach_se(self, se: SEModule, position: str) -> None:
         """Take `se` in at `position`."""
@@ -32,7 +42,7 @@ class SEBlock(nn.Module):
         """Where the SE module is, a key of `POSITIONS`."""
         return next(position for position, name in POSITIONS.items() if getattr(self, name) is not None)
 
-    __jit_unused_properties__ = ['se_position']
+    __jit_unused_properties__: ClassVar[list[str]] = ['se_position']
 
 
 class SEBottleneck(SEBlock, Bottleneck):
@@ -59,7 +69,7 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.bn3(x)
 
         if self.se is not None:
-            x = self.se(x)
+            x = self.se(x)  # type: ignore[misc]  # timm's create_attn() has no annotations
 
         if self.drop_path is not None:
             x = self.drop_path(x)
@@ -97,7 +107,7 @@ class SEBasicBlock(SEBlock, BasicBlock):
         x = self.bn2(x)
 
         if self.se is not None:
-            x = self.se(x)
+            x = self.se(x)  # type: ignore[misc]  # timm's create_attn() has no annotations
 
         if self.drop_path is not None:
             x = self.drop_path(x)

@@ -8,7 +8,7 @@ from .squeeze_excite import POSITIONS
 
 __all__ = ['is_se_key', 'recognise']
 
-_DEPTHS = {
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (1, 1, 1, 1)): 'ResNet-10',
     (False, (2, 2, 2, 2)): 'ResNet-18',
     (False, (3, 4, 6, 3)): 'ResNet-34',

@@ -7,6 +7,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, get_arch_pr
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
+from .bottleneck import SEBlock
 from .recognise import is_se_key
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
@@ -29,7 +30,7 @@ class SEResNet(ResNet):
     def __init__(
             self,
             *args,
-            convert: Callable[[nn.Module], nn.Module],
+            convert: Callable[[nn.Module], SEBlock],
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
@@ -69,7 +70,7 @@ def _pretrained_cfgs(name: str) -> dict[str, Any]:
 
 
 # register_model() looks its model up here
-default_cfgs = generate_default_cfgs({**_pretrained_cfgs('se_resnet50_replace'), **_pretrained_cfgs('se_resnet50_patch')})
+default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _pretrained_cfgs('se_resnet50_patch'))
 
 
 def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:

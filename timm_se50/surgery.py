@@ -1,6 +1,6 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -57,7 +57,7 @@ def patch_block(block: nn.Module) -> SEBlock:
     # The class, not the forward, is swapped: pickle, deepcopy and TorchScript go by the class. A forward bound to
     # the instance gets lost in the first, calls the original in the second and is shared by mistake in the third.
     block.__class__ = _SE_CLASSES[type(block)]
-    return block
+    return cast(SEBlock, block)
 
 
 def insert_se_(
@@ -75,7 +75,7 @@ def insert_se_(
             raise ValueError(f'se_stages={config.stages}: the {type(model).__name__} has no blocks in layer{stage}.')
         for name, block in layer.named_children():
             _check_block(f'layer{stage}.{name}', block, neutral and config.position == 'standard')
-            found.append((layer, name, block, _make_se(block, reduction, config.position)))
+            found.append((layer, name, block, _make_se(cast(Bottleneck, block), reduction, config.position)))
 
     for layer, name, block, se in found:
         block = convert(block)
@@ -88,7 +88,7 @@ def insert_se_(
     return model
 
 
-def _make_se(block: nn.Module, reduction: int, position: str) -> SEModule:
+def _make_se(block: Bottleneck, reduction: int, position: str) -> SEModule:
     """An SE module for a block, where the block is and in its dtype."""
     weight = block.conv1.weight
     last_conv = getattr(block, _SE_CLASSES[type(block)].last_conv)

@@ -107,7 +107,8 @@ def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bo
         if adaptable and key == 'conv1.weight':
             found, shape = (found[:1] + found[2:]), (shape[:1] + shape[2:])
         if found != shape and not adapted(key):
-            _refuse(f'{key!r} has shape {tuple(source[key].shape)}, expected {tuple(target[key].shape)}', source, target)
+            shapes = tuple(source[key].shape), tuple(target[key].shape)
+            _refuse(f'{key!r} has shape {shapes[0]}, expected {shapes[1]}', source, target)
     for key in source:
         if key not in expected and not adapted(key):
             _refuse(f'{key!r} is no key of the model', source, target)

@@ -63,13 +63,13 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.bn2(x)
         x = self.drop_block(x)
         x = self.act2(x)
-        x = self.aa(x)
+        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
 
         x = self.conv3(x)
         x = self.bn3(x)
 
         if self.se is not None:
-            x = self.se(x)  # type: ignore[misc]  # timm's create_attn() has no annotations
+            x = self.se(x)
 
         if self.drop_path is not None:
             x = self.drop_path(x)
@@ -101,13 +101,13 @@ class SEBasicBlock(SEBlock, BasicBlock):
         x = self.bn1(x)
         x = self.drop_block(x)
         x = self.act1(x)
-        x = self.aa(x)
+        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
 
         x = self.conv2(x)
         x = self.bn2(x)
 
         if self.se is not None:
-            x = self.se(x)  # type: ignore[misc]  # timm's create_attn() has no annotations
+            x = self.se(x)
 
         if self.drop_path is not None:
             x = self.drop_path(x)

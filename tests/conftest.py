@@ -1,0 +1,93 @@
+"""What the tests share: a plain ResNet-50 to compare with, its checkpoint, and images."""
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import timm_se50
+
+ROUTES = ('replace', 'patch')
+
+# The images are small: a second thread gains nothing on a free machine and costs tenfold on a busy one.
+torch.set_num_threads(1)
+
+
+def settle_(model: torch.nn.Module) -> torch.nn.Module:
+    """Give a new model what a trained one has: norms that are no identity, and running statistics of real batches.
+
+    timm initialises the last norm of each block to zero; left so, an error in the residual branch would not show.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.GroupNorm)):
+            torch.nn.init.uniform_(module.weight, 0.3, 1.0, generator=generator)
+            torch.nn.init.normal_(module.bias, 0.0, 0.2, generator=generator)
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.randn(8, model.in_chans, 64, 64, generator=generator))
+    return model.eval()
+
+
+def shake_(model: torch.nn.Module) -> torch.nn.Module:
+    """Give each SE module weights of its own, so that no gate is neutral and no two are alike."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in timm_se50.se_parameters(model):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+@pytest.fixture(scope='session')
+def plain_weights():
+    """State dict of a plain timm ResNet-50 with 1000 classes; not to be changed."""
+    torch.manual_seed(0)
+    return settle_(timm.create_model('resnet50')).state_dict()
+
+
+@pytest.fixture(scope='session')
+def plain_file(plain_weights, tmp_path_factory):
+    """The same as a safetensors file."""
+    path = tmp_path_factory.mktemp('weights') / 'resnet50.safetensors'
+    save_file(plain_weights, path)
+    return path
+
+
+@pytest.fixture
+def plain(plain_weights):
+    """A plain timm ResNet-50 with those weights, in eval mode; a new one for each test."""
+    model = timm.create_model('resnet50')
+    model.load_state_dict(plain_weights)
+    return model.eval()
+
+
+@pytest.fixture
+def create(plain_file):
+    """`create(route, **kwargs)` makes a model with the plain weights mapped, in eval mode."""
+    def create(route, **kwargs):
+        overlay = dict(file=str(plain_file))
+        return timm.create_model(
+            f'se_resnet50_{route}', pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
+    return create
+
+
+@pytest.fixture(scope='session')
+def images():
+    """A batch of images, (2, 3, 64, 64)."""
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(params=ROUTES)
+def route(request):
+    return request.param
+
+
+@pytest.fixture
+def insert_(route):
+    """The public function of a route."""
+    return {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}[route]
+
+
+def changed(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
+    """Keys whose tensors are not bit for bit those of an earlier state dict (or are not in both)."""
+    now = model.state_dict()
+    return [k for k in now.keys() | before.keys() if k not in now or k not in before or not torch.equal(now[k], before[k])]

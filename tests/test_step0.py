@@ -1,0 +1,108 @@
+"""With a plain ResNet-50's weights, the model computes what that ResNet-50 computes, bit for bit."""
+import contextlib
+import copy
+
+import pytest
+import timm
+import torch
+from conftest import ROUTES
+
+from timm_se50 import SEConfig, se_parameters
+
+SETTINGS = [
+    dict(),
+    dict(se_reduction=4),
+    dict(se_stages=(4,)),
+    dict(se_stages=(1, 3), se_reduction=(8, 32)),
+    dict(se_stages=(2, 3, 4), se_reduction=(2, 4, 64)),
+]
+
+
+def assert_same_step(model, plain, x):
+    """Equal logits in eval mode; in train mode equal logits and equal running statistics after the step."""
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), plain.eval()(x))
+        assert torch.equal(model.train()(x), plain.train()(x))
+    statistics = {k: v for k, v in plain.state_dict().items() if 'running_' in k or 'num_batches' in k}
+    assert len(statistics) == 3 * 53
+    state = model.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in statistics.items())
+
+
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+def test_every_setting(create, route, plain, images, settings):
+    assert_same_step(create(route, **settings), plain, images)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_every_dtype_and_memory_format(create, route, plain, images, dtype, memory_format):
+    def place(m):
+        return m.to(dtype=dtype).to(memory_format=memory_format)
+    assert_same_step(place(create(route)), place(plain), place(images))
+
+
+def test_created_in_bfloat16(create, route, plain, images):
+    assert_same_step(create(route, dtype=torch.bfloat16), plain.bfloat16(), images.bfloat16())
+
+
+def test_autocast(create, route, plain, images):
+    with torch.autocast('cpu', torch.bfloat16):
+        assert_same_step(create(route), plain, images)
+
+
+@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode, contextlib.nullcontext])
+def test_gradient_modes(create, plain, images, mode):
+    with mode():
+        assert torch.equal(create('patch')(images), plain(images))
+
+
+def test_live_model_that_an_optimizer_and_a_hook_hold(insert_, plain, images):
+    """The surgery keeps the very parameters, so the optimizer goes on, and the block's hook still fires."""
+    reference = copy.deepcopy(plain)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    plain.train()(images).sum().backward()
+    reference.train()(images).sum().backward()
+    before = dict(plain.named_parameters())
+    gradients = {k: p.grad for k, p in before.items()}
+    seen = []
+    handle = plain.layer3[1].register_forward_hook(lambda module, args, output: seen.append(output))
+
+    assert insert_(plain, SEConfig()) is plain
+
+    after = dict(plain.named_parameters())
+    assert all(after[k] is p and after[k].grad is gradients[k] for k, p in before.items())
+    assert_same_step(plain, reference, images)
+    assert len(seen) == 2
+    handle.remove()
+    plain(images)
+    assert len(seen) == 2, 'the handle no longer removes the hook'
+
+    weight = plain.layer1[0].conv1.weight.clone()
+    optimizer.add_param_group(dict(params=se_parameters(plain)))
+    optimizer.step()
+    assert not torch.equal(plain.layer1[0].conv1.weight, weight)
+
+
+def test_both_ways_give_one_network(create, insert_, route, plain):
+    """Surgery on a live model and a mapped checkpoint: the same weights, less fc1, whose init is random."""
+    torch.manual_seed(3)
+    mapped = create(route).state_dict()
+    live = insert_(plain, SEConfig()).state_dict()
+    assert list(mapped) == list(live)
+    assert [k for k in mapped if not torch.equal(mapped[k], live[k])] == [
+        k for k in mapped if k.endswith('.se.fc1.weight') or k.endswith('.se.fc1.bias')]
+
+
+@pytest.mark.parametrize('name', [f'se_resnet50_{route}' for route in ROUTES])
+def test_without_weights_it_is_an_ordinary_random_init(name):
+    """As timm initialises its seresnet50: no neutral gates, Kaiming-normal SE weights, a zero last norm."""
+    model, twin = timm.create_model(name), timm.create_model('seresnet50')
+    for (key, value), (twin_key, twin_value) in zip(
+            model.named_parameters(), twin.named_parameters(), strict=True):
+        assert key == twin_key
+        if '.se.' in key and value.ndim == 4:
+            # an estimate of a standard deviation from n values is within about 1/sqrt(2n); 4096 values at least: 5 sigma
+            assert value.std().item() == pytest.approx(twin_value.std().item(), rel=0.06)
+            assert value.std() > 0.01
+    assert not model.layer1[0].bn3.weight.any()

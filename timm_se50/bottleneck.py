@@ -17,7 +17,8 @@ class SEBlock(nn.Module):
     """
     last_conv: str
     last_norm: str
-    if TYPE_CHECKING:  # TorchScript would read these as attribute types
+    if TYPE_CHECKING:  # TorchScript would read these as attribute types, and a 'type: ignore' as a signature
+        aa: nn.Module
         conv1: nn.Conv2d
         se: nn.Module | None
         se_pre: nn.Module | None
@@ -63,7 +64,7 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.bn2(x)
         x = self.drop_block(x)
         x = self.act2(x)
-        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
+        x = self.aa(x)
 
         x = self.conv3(x)
         x = self.bn3(x)
@@ -101,7 +102,7 @@ class SEBasicBlock(SEBlock, BasicBlock):
         x = self.bn1(x)
         x = self.drop_block(x)
         x = self.act1(x)
-        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
+        x = self.aa(x)
 
         x = self.conv2(x)
         x = self.bn2(x)

@@ -1,0 +1,134 @@
+"""Every argument of timm's resnet50, and what timm's models offer beside the forward, against timm's resnet50."""
+import copy
+
+import pytest
+import timm
+import torch
+from timm.layers import BlurPool2d, GroupNorm
+from timm.models import checkpoint_seq, group_parameters, load_state_dict
+from torch import nn
+
+from timm_se50 import SEModule, map_resnet_weights
+
+ARGUMENTS = [
+    dict(num_classes=0),
+    dict(num_classes=7),
+    dict(in_chans=1),
+    dict(in_chans=5),
+    dict(global_pool='max'),
+    dict(global_pool='catavgmax', num_classes=7),
+    dict(global_pool='', num_classes=0),
+    dict(output_stride=16),
+    dict(output_stride=8),
+    dict(act_layer='silu'),
+    dict(aa_layer=BlurPool2d),
+    dict(aa_layer=nn.AvgPool2d),
+    dict(drop_rate=0.5),
+    dict(drop_path_rate=0.3),
+    dict(drop_block_rate=0.2),
+]
+
+
+@pytest.mark.parametrize('arguments', ARGUMENTS, ids=str)
+def test_argument(create, route, plain_file, images, arguments):
+    """Same result, and same random numbers drawn, in train mode; the new head's init is random, so it is copied."""
+    model = create(route, **arguments).train()
+    reference = timm.create_model(
+        'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), **arguments).train()
+    reference.fc.load_state_dict(model.fc.state_dict())
+    x = images[:, :1].repeat(1, model.in_chans, 1, 1)
+    outputs = []
+    for m in (model, reference):
+        torch.manual_seed(4)
+        outputs.append(m(x))
+    assert torch.equal(*outputs)
+
+
+def test_group_norm(route, images):
+    plain = timm.create_model('resnet50', norm_layer=GroupNorm)
+    for module in plain.modules():
+        if isinstance(module, GroupNorm):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    model = timm.create_model(f'se_resnet50_{route}', norm_layer=GroupNorm)
+    model.load_state_dict(plain.state_dict())
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('arguments', [
+    dict(), dict(out_indices=(2, 4)), dict(feature_cls='fx'), dict(feature_cls='hook'), dict(feature_cls='getter')],
+    ids=str)
+def test_features_only(create, route, plain_file, images, arguments):
+    model = create(route, features_only=True, **arguments)
+    reference = timm.create_model(
+        'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), features_only=True, **arguments)
+    assert model.feature_info.channels() == reference.feature_info.channels()
+    assert model.feature_info.reduction() == reference.feature_info.reduction()
+    features = model(images)
+    assert len(features) == len(model.feature_info.channels())
+    assert all(map(torch.equal, features, reference.eval()(images)))
+
+
+def test_forward_intermediates(create, route, plain, images):
+    ours, theirs = create(route).forward_intermediates(images), plain.forward_intermediates(images)
+    assert torch.equal(ours[0], theirs[0])
+    assert all(map(torch.equal, ours[1], theirs[1]))
+
+
+def test_on_meta_and_in_half_precision(route):
+    model = timm.create_model(f'se_resnet50_{route}', device='meta', dtype=torch.bfloat16)
+    assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {'meta'}
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_gradient_checkpointing(create, route, images):
+    """Same logits and gradients; BatchNorm is frozen, for it would count the recomputed forward as a second step."""
+    plain = create(route)
+    checkpointed = copy.deepcopy(plain)
+    checkpointed.set_grad_checkpointing()
+    outputs = [model(images) for model in (plain, checkpointed)]
+    for output in outputs:
+        output.square().sum().backward()
+    assert torch.equal(*outputs)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True))
+    assert torch.equal(checkpoint_seq(checkpointed.layer1, torch.ones(1, 64, 8, 8)), plain.layer1(torch.ones(1, 64, 8, 8)))
+
+
+def test_reset_classifier(create, route, plain, images):
+    model = create(route)
+    for classes, pool in ((5, None), (0, None), (3, 'max'), (0, '')):
+        for m in (model, plain):
+            torch.manual_seed(5)
+            m.reset_classifier(classes, pool)
+        assert model.num_classes == classes
+        assert torch.equal(model(images), plain(images))
+
+
+def test_group_matcher_puts_se_with_its_block(route):
+    """For layer-wise learning-rate decay; the groups of all other parameters are timm's."""
+    model, plain = timm.create_model(f'se_resnet50_{route}', device='meta'), timm.create_model('resnet50', device='meta')
+    groups = group_parameters(model, model.group_matcher(), reverse=True)
+    expected = group_parameters(plain, plain.group_matcher(), reverse=True)
+    assert {k: v for k, v in groups.items() if '.se.' not in k} == expected
+    for key in groups:
+        if '.se.' in key:
+            assert groups[key] == groups[key.partition('.se.')[0] + '.conv3.weight']
+
+
+def test_se_layers_have_timms_init_also_by_init_weights(route):
+    model = timm.create_model(f'se_resnet50_{route}')
+    for se in (m for m in model.modules() if isinstance(m, SEModule)):
+        nn.init.zeros_(se.fc2.weight)
+    model.init_weights()
+    for se in (m for m in model.modules() if isinstance(m, SEModule)):
+        # Kaiming-normal, fan_out: std = sqrt(2 / channels out); 5 % is 6 sigma for the smallest, of 4096 values
+        assert se.fc2.weight.std().item() == pytest.approx((2 / se.fc2.out_channels) ** 0.5, rel=0.07)
+
+
+def test_the_filter_is_timms_signature(plain_file, route, plain, images):
+    """Usable in timm's own `load_checkpoint(model, file, filter_fn=map_resnet_weights)`."""
+    model = timm.create_model(f'se_resnet50_{route}').eval()
+    timm.models.load_checkpoint(model, str(plain_file), filter_fn=map_resnet_weights)
+    assert torch.equal(model(images), plain(images))
+    mapped = map_resnet_weights(load_state_dict(str(plain_file)), model)
+    assert mapped.keys() == model.state_dict().keys()

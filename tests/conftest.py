@@ -90,4 +90,4 @@ def insert_(route):
 def changed(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
     """Keys whose tensors are not bit for bit those of an earlier state dict (or are not in both)."""
     now = model.state_dict()
-    return [k for k in now.keys() | before.keys() if k not in now or k not in before or not torch.equal(now[k], before[k])]
+    return sorted(now.keys() ^ before.keys()) + [k for k in now if k in before and not torch.equal(now[k], before[k])]

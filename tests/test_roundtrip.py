@@ -18,6 +18,7 @@ from timm_se50 import SEConfig, SEModule
 
 # Other kernels, or the same in another order, round differently; the logits here are about 1 to 10 in size.
 CLOSE = dict(rtol=1e-4, atol=1e-4)
+JIT_IS_DEPRECATED = pytest.mark.filterwarnings('ignore:`torch.jit')
 
 
 def trained(name='resnet50', **settings):
@@ -74,11 +75,11 @@ def test_saved_model_opens_in_another_process(model, images, tmp_path):
     assert torch.equal(torch.load(tmp_path / 'logits.pt'), model(images))
 
 
-@pytest.mark.filterwarnings('ignore:`torch.jit:FutureWarning', 'ignore:`torch.jit:DeprecationWarning')
+@JIT_IS_DEPRECATED
 def test_torchscript(model, images):
     """Script, also of a second and third model at other settings in this process, and trace."""
-    others = trained(), trained('se_resnet50_patch'), trained('se_resnet50_replace', se_stages=(1, 4), se_position='post')
-    for m in (model, *others):
+    for m in (model, trained(), trained('se_resnet50_patch'),
+              trained('se_resnet50_replace', se_stages=(1, 4), se_position='post')):
         torch.testing.assert_close(torch.jit.script(m)(images), m(images), **CLOSE)
     traced = torch.jit.trace(model, images)
     torch.testing.assert_close(traced(images[:1]), model(images[:1]), **CLOSE)
@@ -117,13 +118,13 @@ def test_onnx_with_a_dynamic_batch(model, images, tmp_path):
         torch.testing.assert_close(torch.from_numpy(output), model(x).detach(), **CLOSE)
 
 
+@JIT_IS_DEPRECATED
 def test_patched_after_a_script_of_the_plain_model(insert_, plain, images):
     """TorchScript caches types by class; the plain model compiled first must not be taken for the other."""
     expected = plain(images)
-    with pytest.warns(Warning, match='torch.jit'):
-        scripted = torch.jit.script(copy.deepcopy(plain))
-        model = shake_(insert_(copy.deepcopy(plain), SEConfig(stages=(3,), position='post')))
-        ours = torch.jit.script(model)
+    scripted = torch.jit.script(copy.deepcopy(plain))
+    model = shake_(insert_(copy.deepcopy(plain), SEConfig(stages=(3,), position='post')))
+    ours = torch.jit.script(model)
     torch.testing.assert_close(scripted(images), expected, **CLOSE)
     torch.testing.assert_close(ours(images), model(images), **CLOSE)
     assert not torch.allclose(ours(images), expected, **CLOSE)

@@ -102,7 +102,7 @@ def test_without_weights_it_is_an_ordinary_random_init(name):
             model.named_parameters(), twin.named_parameters(), strict=True):
         assert key == twin_key
         if '.se.' in key and value.ndim == 4:
-            # an estimate of a standard deviation from n values is within about 1/sqrt(2n); 4096 values at least: 5 sigma
+            # a standard deviation of 4096 values or more is known to 1 / sqrt(2 * 4096), 1.1 %: 5 sigma
             assert value.std().item() == pytest.approx(twin_value.std().item(), rel=0.06)
             assert value.std() > 0.01
     assert not model.layer1[0].bn3.weight.any()

@@ -91,7 +91,8 @@ def test_gradient_checkpointing(create, route, images):
         output.square().sum().backward()
     assert torch.equal(*outputs)
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True))
-    assert torch.equal(checkpoint_seq(checkpointed.layer1, torch.ones(1, 64, 8, 8)), plain.layer1(torch.ones(1, 64, 8, 8)))
+    x = torch.ones(1, 64, 8, 8)
+    assert torch.equal(checkpoint_seq(checkpointed.layer1, x), plain.layer1(x))
 
 
 def test_reset_classifier(create, route, plain, images):
@@ -106,7 +107,7 @@ def test_reset_classifier(create, route, plain, images):
 
 def test_group_matcher_puts_se_with_its_block(route):
     """For layer-wise learning-rate decay; the groups of all other parameters are timm's."""
-    model, plain = timm.create_model(f'se_resnet50_{route}', device='meta'), timm.create_model('resnet50', device='meta')
+    model, plain = (timm.create_model(name, device='meta') for name in (f'se_resnet50_{route}', 'resnet50'))
     groups = group_parameters(model, model.group_matcher(), reverse=True)
     expected = group_parameters(plain, plain.group_matcher(), reverse=True)
     assert {k: v for k, v in groups.items() if '.se.' not in k} == expected

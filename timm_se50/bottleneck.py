@@ -1,5 +1,5 @@
 """The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -18,7 +18,7 @@ class SEBlock(nn.Module):
     last_conv: str
     last_norm: str
     if TYPE_CHECKING:  # TorchScript would read these as attribute types, and a 'type: ignore' as a signature
-        aa: nn.Module
+        aa: Any  # timm's says: maybe None
         conv1: nn.Conv2d
         se: nn.Module | None
         se_pre: nn.Module | None

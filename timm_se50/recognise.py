@@ -46,9 +46,10 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str:
         name = f'Wide-{name}'
     if 'conv1.0.weight' in state_dict:
         name += '-D (a deep stem and an average-pooled shortcut)' if _avg_down(state_dict) else '-C (a deep stem)'
-    if any(is_se_key(k) for k in state_dict):
-        return f'an SE-{name} ({_se_settings(state_dict)})'
-    return f'a {name}'
+    if not any(is_se_key(k) for k in state_dict):
+        return f'a {name}'
+    settings = _se_settings(state_dict)
+    return f'an SE-{name} ({settings})' if settings else f'a {name} with another attention than SE'
 
 
 def _depth(state_dict: Mapping[str, Tensor], layer: str) -> int:
@@ -68,6 +69,8 @@ def _se_settings(state_dict: Mapping[str, Tensor]) -> str:
         if match and value.ndim == 4 and match[2] in POSITIONS.values():
             position = next(p for p, name in POSITIONS.items() if name == match[2])
             reductions[int(match[1])] = value.shape[1] // value.shape[0]
+    if not reductions:
+        return ''
     each = tuple(reductions.values())
     reduction = each[0] if len(set(each)) == 1 else each
     return f'se_stages={tuple(reductions)}, se_reduction={reduction}, se_position={position!r}'

@@ -3,7 +3,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, get_arch_pretrained_cfgs, register_model
+from safetensors import SafetensorError
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_arch_pretrained_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
@@ -75,8 +82,13 @@ default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _
 
 def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
     model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
-    return build_model_with_cfg(
-        SEResNet, variant, pretrained, pretrained_filter_fn=map_resnet_weights, **dict(model_args, **kwargs))
+    try:
+        return build_model_with_cfg(
+            SEResNet, variant, pretrained, pretrained_filter_fn=map_resnet_weights, **dict(model_args, **kwargs))
+    except SafetensorError as e:
+        # timm names the file in no error, and safetensors only has its bytes
+        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
+        raise RuntimeError(f'{cfg.file or cfg.hf_hub_id}: not a whole safetensors file ({e}); get it anew.') from e
 
 
 @register_model

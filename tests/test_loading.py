@@ -1,0 +1,132 @@
+"""Any way in: a plain ResNet-50's weights are mapped, weights with SE are loaded as they are."""
+import copy
+
+import pytest
+import timm
+import torch
+from conftest import changed, shake_
+from timm.models import load_checkpoint
+
+from timm_se50 import map_resnet_weights
+
+PREFIXES = ['module.', '_orig_mod.', 'model.', 'module._orig_mod.', '_orig_mod.module.']
+
+
+@pytest.fixture
+def model(route):
+    return timm.create_model(f'se_resnet50_{route}').eval()
+
+
+@pytest.fixture(scope='module')
+def trained_weights():
+    """Weights of an SE model that is not neutral, 1000 classes."""
+    torch.manual_seed(0)
+    return shake_(timm.create_model('se_resnet50_replace')).state_dict()
+
+
+def test_create_with_checkpoint_path(route, plain_file, plain, images):
+    model = timm.create_model(f'se_resnet50_{route}', checkpoint_path=str(plain_file)).eval()
+    assert torch.equal(model(images), plain(images))
+
+
+def test_load_state_dict(model, plain_weights, plain, images):
+    result = model.load_state_dict(plain_weights)
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    assert torch.equal(model(images), plain(images))
+    model.load_state_dict(model.state_dict())  # its norms are not doubled twice
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('strict', [True, False])
+@pytest.mark.parametrize('assign', [True, False])
+def test_load_state_dict_options(model, plain_weights, plain, images, strict, assign):
+    model.load_state_dict(copy.deepcopy(plain_weights), strict=strict, assign=assign)
+    assert torch.equal(model(images), plain(images))
+
+
+def test_inside_another_module(model, plain_weights, plain, images):
+    """As DistributedDataParallel and a LightningModule hold it."""
+    wrapper = torch.nn.ModuleDict({'net': model})
+    wrapper.load_state_dict({f'net.{k}': v for k, v in plain_weights.items()})
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('prefix', PREFIXES)
+def test_prefixes(model, plain_weights, plain, images, prefix, tmp_path):
+    model.load_state_dict({prefix + k: v for k, v in plain_weights.items()})
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('prefix', ['', *PREFIXES])
+def test_weights_with_se_are_loaded_as_they_are(model, trained_weights, prefix):
+    model.load_state_dict({prefix + k: v for k, v in trained_weights.items()})
+    assert changed(model, trained_weights) == []
+    mapped = map_resnet_weights(trained_weights, model)
+    assert all(mapped[k] is v for k, v in trained_weights.items())
+
+
+def test_a_training_checkpoint_of_timms(route, plain_weights, plain, images, tmp_path):
+    """What train.py writes: `--initial-checkpoint` and validate.py's `--checkpoint` read it by `load_checkpoint`."""
+    path = tmp_path / 'model_best.pth.tar'
+    torch.save(dict(epoch=3, arch='resnet50', state_dict={f'module.{k}': v for k, v in plain_weights.items()}), path)
+    model = timm.create_model(f'se_resnet50_{route}').eval()
+    load_checkpoint(model, str(path))
+    assert torch.equal(model(images), plain(images))
+
+
+def test_torchvision_weights(model, images):
+    torchvision = pytest.importorskip('torchvision')
+    source = torchvision.models.resnet50(weights=None).eval()
+    torch.nn.init.normal_(source.layer1[0].bn3.running_mean)
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(model(images), source(images))
+
+
+def test_files_from_before_num_batches_tracked(model, plain_weights, plain, images):
+    model.load_state_dict({k: v for k, v in plain_weights.items() if not k.endswith('num_batches_tracked')})
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('arguments', [dict(num_classes=5), dict(num_classes=0), dict(in_chans=1), dict(
+    in_chans=4, num_classes=3)], ids=str)
+def test_pretrained_with_another_head_or_stem(route, plain_file, arguments, images):
+    """The rest of a plain checkpoint is mapped as ever; timm adapts the stem and leaves the head random."""
+    overlay = dict(file=str(plain_file))
+    model, plain = (
+        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
+        for name in (f'se_resnet50_{route}', 'resnet50'))
+    x = images[:, :1].repeat(1, model.in_chans, 1, 1)
+    assert torch.equal(model.forward_features(x), plain.forward_features(x))
+
+
+def test_a_trained_seresnet50_as_a_source(route, images, tmp_path):
+    """What the tags `se_*` do."""
+    source = shake_(timm.create_model('seresnet50')).eval()
+    torch.save(source.state_dict(), tmp_path / 'seresnet50.pth')
+    overlay = dict(file=str(tmp_path / 'seresnet50.pth'))
+    model = timm.create_model(f'se_resnet50_{route}.se_ra2_in1k', pretrained=True, pretrained_cfg_overlay=overlay)
+    assert torch.equal(model.eval()(images), source(images))
+
+
+def test_a_partial_load_is_torchs_own(model, plain_weights, trained_weights):
+    """Not strict, and not a whole ResNet: nothing is mapped, so nothing is doubled that may be trained already."""
+    before = copy.deepcopy(model.state_dict())
+    part = {k: v + 1 for k, v in trained_weights.items() if k.startswith('layer4.2.bn3')}
+    model.load_state_dict(part, strict=False)
+    assert set(changed(model, before)) == part.keys()
+    assert torch.equal(model.layer4[2].bn3.weight, part['layer4.2.bn3.weight'])
+
+
+def test_the_given_state_dict_is_not_changed(model, plain_weights):
+    given = copy.deepcopy(plain_weights)
+    keys, tensors = list(given), {k: v for k, v in given.items()}
+    before = copy.deepcopy(model.state_dict())
+    mapped = map_resnet_weights(given, model)
+    assert changed(model, before) == []
+    model.load_state_dict(given)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert list(given) == keys
+    assert all(given[k] is v and torch.equal(v, plain_weights[k]) for k, v in tensors.items())
+    assert torch.equal(mapped['layer1.0.bn3.weight'], 2 * plain_weights['layer1.0.bn3.weight'])

@@ -1,0 +1,184 @@
+"""What is refused: each error names the key, shape, file or argument, and the model is left as it was."""
+import copy
+import os
+import re
+from functools import partial
+
+import pytest
+import timm
+import torch
+from conftest import changed
+from safetensors.torch import save_file
+
+from timm_se50 import SEConfig, map_resnet_weights
+
+
+def weights_of(name, **kwargs):
+    """Keys and shapes are what is judged, so storage of zeros does."""
+    state = timm.create_model(name, device='meta', **kwargs).state_dict()
+    return {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in state.items()}
+
+
+OTHER_NETWORKS = {
+    'resnet18': ('layer1.0.conv1.weight', 'a ResNet-18'),
+    'resnet34': ('layer1.0.conv1.weight', 'a ResNet-34'),
+    'resnet26': ('layer1.2.conv1.weight', 'a ResNet-26'),
+    'resnet101': ('layer3.6.conv1.weight', 'a ResNet-101'),
+    'resnet152': ('layer2.4.conv1.weight', 'a ResNet-152'),
+    'resnet50c': ('conv1.weight', 'a ResNet-50-C'),
+    'resnet50d': ('conv1.weight', 'a ResNet-50-D'),
+    'resnext50_32x4d': ('layer1.0.conv1.weight', 'a ResNeXt-50'),
+    'wide_resnet50_2': ('layer1.0.conv1.weight', 'a Wide-ResNet-50'),
+    'legacy_seresnet50': ('conv1.weight', 'a legacy (Cadene) SE-ResNet'),
+    'seresnet101': ('layer3.6.conv1.weight', 'an SE-ResNet-101'),
+    'seresnext50_32x4d': ('layer1.0.conv1.weight', 'an SE-ResNeXt-50'),
+    'ecaresnet50d': ('conv1.weight', 'with another attention than SE'),
+    'efficientnet_b0': ('conv1.weight', "no ResNet (its first key is 'conv_stem.weight')"),
+}
+
+
+def edited(state, key, value):
+    """A copy of a state dict with one entry changed, or left out where the value is None."""
+    state = {k: v for k, v in state.items() if k != key}
+    return state if value is None else state | {key: value}
+
+
+FAULTS = {
+    'missing': ('layer2.1.bn2.running_var', None, 'is missing'),
+    'head missing': ('fc.bias', None, 'is missing'),
+    'extra': ('layer2.1.bn9.weight', torch.zeros(3), 'is no key of the model'),
+    'shape': ('layer4.0.conv2.weight', torch.zeros(512, 512, 1, 1), r'has shape (512, 512, 1, 1), expected (512, 512'),
+    'dtype': ('layer1.0.conv1.weight', torch.zeros(64, 64, 1, 1, dtype=torch.int64), 'has dtype torch.int64'),
+    'no tensor': ('layer1.0.conv1.weight', [1.0], 'holds a list, not a tensor'),
+}
+
+
+@pytest.fixture(scope='module')
+def model():
+    return timm.create_model('se_resnet50_patch')
+
+
+@pytest.fixture
+def refuses(model, tmp_path):
+    """`refuses(state_dict, *parts)`: by every way in, with each part in the message, and the model as before."""
+    before = copy.deepcopy(model.state_dict())
+
+    def refuses(state_dict, *parts, pretrained=True):
+        given = dict(state_dict)
+        for load in (model.load_state_dict, lambda state: map_resnet_weights(state, model))[:2 if pretrained else 1]:
+            with pytest.raises(RuntimeError) as error:
+                load(state_dict)
+            for part in parts:
+                assert part in str(error.value)
+        assert changed(model, before) == []
+        assert state_dict == given or all(state_dict[k] is v for k, v in given.items())
+    return refuses
+
+
+@pytest.mark.parametrize('name', OTHER_NETWORKS)
+def test_another_network(refuses, name):
+    refuses(weights_of(name), *OTHER_NETWORKS[name], 'the model is an SE-ResNet-50')
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_one_entry_wrong(refuses, plain_weights, fault):
+    key, value, message = FAULTS[fault]
+    # timm.create_model() adapts the head, so the mapping alone lets it differ
+    refuses(edited(plain_weights, key, value), repr(key), message, pretrained=fault != 'head missing')
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(se_reduction=8), "'layer1.0.se.fc1.weight' has shape (32, 256, 1, 1), expected (16, 256, 1, 1)"),
+    (dict(se_reduction=8), 'se_reduction=8'),
+    (dict(se_stages=(3, 4), se_reduction=(4, 8)), 'se_stages=(3, 4), se_reduction=(4, 8)'),
+    (dict(se_position='post'), "se_position='post'"),
+    (dict(se_position='pre'), "se_position='pre'"),
+], ids=str)
+def test_weights_at_other_settings(refuses, settings, message):
+    refuses(weights_of('se_resnet50_replace', **settings), message)
+
+
+def test_one_se_entry_missing(refuses):
+    refuses(edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None), "'layer2.1.se.fc1.weight' is missing")
+
+
+def test_an_empty_dict(refuses):
+    refuses({}, "'conv1.weight' is missing", 'an empty file')
+
+
+def test_a_dict_of_dicts(refuses, plain_weights):
+    refuses({'state_dict': plain_weights, 'epoch': 1}, "'state_dict' holds a OrderedDict", "checkpoint['state_dict']")
+
+
+def test_an_optimizer_only_file(refuses, model):
+    refuses(torch.optim.SGD(model.parameters(), 0.1).state_dict(), "'state' holds a dict", "an optimizer's state")
+
+
+def create_from(path, **kwargs):
+    return timm.create_model(
+        'se_resnet50_replace', pretrained=True, pretrained_cfg_overlay=dict(file=str(path)), **kwargs)
+
+
+@pytest.mark.parametrize('num_classes', [1000, 7])
+def test_pretrained_checks_completeness_although_timm_would_not(plain_weights, tmp_path, num_classes):
+    """timm loads with strict=False as soon as num_classes differs."""
+    path = tmp_path / 'model.safetensors'
+    save_file(edited(plain_weights, 'layer3.2.conv2.weight', None), path)
+    with pytest.raises(RuntimeError, match=r"'layer3.2.conv2.weight' is missing"):
+        create_from(path, num_classes=num_classes)
+
+
+def test_a_truncated_file_is_named(plain_file, tmp_path):
+    path = tmp_path / 'cut.safetensors'
+    path.write_bytes(plain_file.read_bytes()[:-1000])
+    with pytest.raises(RuntimeError, match=re.escape(str(path))) as error:
+        create_from(path)
+    assert 'not a whole safetensors file' in str(error.value)
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('load', [create_from, partial(timm.create_model, 'se_resnet50_patch', False, None, None)])
+def test_code_in_a_pickle_does_not_run(plain_weights, tmp_path, load):
+    path, mark = tmp_path / 'model.pth', tmp_path / 'it-ran'
+    torch.save({**plain_weights, 'bomb': Bomb(mark)}, path)
+    with pytest.raises(RuntimeError, match='weights_only'):
+        load(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists(), 'the bomb is a dud, so this test showed nothing'
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(se_stages=(5,)), r'se_stages=(5,): expected a non-empty'),
+    (dict(se_stages=()), r'se_stages=(): expected a non-empty'),
+    (dict(se_stages=(2, 1)), r'se_stages=(2, 1): expected a non-empty, ascending'),
+    (dict(se_stages=3), r'se_stages=3: expected a non-empty'),
+    (dict(se_reduction=0), r'se_reduction=0: expected ints of at least 1'),
+    (dict(se_reduction=16.0), r'se_reduction=16.0: expected ints'),
+    (dict(se_reduction=(16, 16)), r'se_reduction=(16, 16): expected one int, or 4'),
+    (dict(se_reduction=3), r'se_reduction=3: does not divide the 256 channels'),
+    (dict(se_reduction=512), r'se_reduction=512: does not divide the 256 channels'),
+    (dict(se_position='middle'), r"se_position='middle': expected one of 'standard', 'pre'"),
+], ids=str)
+def test_settings(route, settings, message, plain):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        timm.create_model(f'se_resnet50_{route}', **settings)
+
+
+def test_surgery_that_fails_in_the_last_stage_changes_nothing(insert_, plain):
+    before, types = copy.deepcopy(plain.state_dict()), [type(m) for m in plain.modules()]
+    plain.layer4[2].se = torch.nn.Identity()
+    types.insert([n for n, _ in plain.named_modules()].index('layer4.2.se'), torch.nn.Identity)
+    with pytest.raises(ValueError, match=r'layer4\.2\.se is a Identity'):
+        insert_(plain, SEConfig())
+    assert changed(plain, before) == []
+    assert [type(m) for m in plain.modules()] == types

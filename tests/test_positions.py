@@ -1,0 +1,126 @@
+"""Each position of the paper, against a formula written from its figure 5."""
+import itertools
+
+import pytest
+import timm
+import torch
+from conftest import ROUTES, changed, settle_, shake_
+from torch.nn import functional as F
+
+from timm_se50 import SEConfig, SEModule, patch_blocks_, replace_blocks_
+
+POSITIONS = ('standard', 'pre', 'post', 'identity')
+STAGES = [s for n in (1, 2, 3, 4) for s in itertools.combinations((1, 2, 3, 4), n)]
+SLOTS = dict(standard='se', pre='se_pre', post='se_post', identity='se_identity')
+
+
+def scale(block, position, x):
+    """Squeeze, excite, scale (equations 2 to 4 of the paper), from the block's weights."""
+    se = getattr(block, SLOTS[position])
+    z = x.mean(dim=(2, 3))
+    s = torch.sigmoid(F.linear(F.relu(F.linear(z, se.fc1.weight.flatten(1), se.fc1.bias)),
+                               se.fc2.weight.flatten(1), se.fc2.bias))
+    return x * s[:, :, None, None] * (1 if position == 'standard' else 2)
+
+
+def residual(block, x):
+    for i in (1, 2, 3):
+        conv, bn = block.get_submodule(f'conv{i}'), block.get_submodule(f'bn{i}')
+        x = F.conv2d(x, conv.weight, stride=conv.stride, padding=conv.padding)
+        x = F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
+        x = F.relu(x) if i < 3 else x
+    return x
+
+
+def shortcut(block, x):
+    return x if block.downsample is None else block.downsample(x)
+
+
+FIGURE_5 = dict(
+    standard=lambda block, x: F.relu(scale(block, 'standard', residual(block, x)) + shortcut(block, x)),
+    pre=lambda block, x: F.relu(residual(block, scale(block, 'pre', x)) + shortcut(block, x)),
+    post=lambda block, x: scale(block, 'post', F.relu(residual(block, x) + shortcut(block, x))),
+    identity=lambda block, x: F.relu(residual(block, x) + scale(block, 'identity', shortcut(block, x))),
+)
+
+
+@pytest.fixture(scope='module')
+def gated():
+    """A model with random gates for each position and route, float64."""
+    torch.manual_seed(0)
+    source = settle_(timm.create_model('resnet50', num_classes=10))
+    models = {}
+    for position, (route, insert_) in itertools.product(POSITIONS, zip(ROUTES, (replace_blocks_, patch_blocks_))):
+        model = timm.create_model('resnet50', num_classes=10)
+        model.load_state_dict(source.state_dict())
+        insert_(model, SEConfig(reduction=(4, 8, 16, 32), position=position))
+        models[position, route] = shake_(model).double().eval()
+    return models
+
+
+@pytest.mark.parametrize('position', POSITIONS)
+def test_formula(gated, route, position):
+    """Blocks with and without a projected shortcut. Two float64 results, summed in another order, agree to 1e-12."""
+    model = gated[position, route]
+    for layer, channels in ((model.layer1, 64), (model.layer3, 512)):
+        x = torch.randn(2, channels, 8, 8, dtype=torch.float64).relu()
+        for block in layer:
+            expected = FIGURE_5[position](block, x)
+            x = block(x.clone())
+            torch.testing.assert_close(x, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('position', POSITIONS)
+def test_the_routes_agree_in_logits_and_gradients(gated, images, position):
+    results = []
+    for route in ROUTES:
+        model = gated[position, route]
+        model.zero_grad()
+        logits = model(images.double())
+        logits.square().sum().backward()
+        results.append((logits, [p.grad for p in model.parameters()]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert all(map(torch.equal, results[0][1], results[1][1]))
+    assert all(p.grad.any() for m in model.modules() if isinstance(m, SEModule) for p in (m.fc1.weight, m.fc2.weight))
+
+
+@pytest.fixture(scope='module')
+def reference(plain_weights):
+    """A plain model, an image, and what it gives in eval and in train mode, with its statistics after the step."""
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    model = timm.create_model('resnet50')
+    model.load_state_dict(plain_weights)
+    with torch.no_grad():
+        return x, model.eval()(x), model.train()(x), dict(model.named_buffers())
+
+
+@pytest.mark.parametrize('stages', STAGES, ids=str)
+@pytest.mark.parametrize('position', POSITIONS)
+def test_step_0_for_every_position_and_stages(create, route, reference, position, stages):
+    x, eval_logits, train_logits, buffers = reference
+    model = create(route, se_position=position, se_stages=stages)
+    with torch.no_grad():
+        assert torch.equal(model(x), eval_logits)
+        assert torch.equal(model.train()(x), train_logits)
+    assert all(torch.equal(v, model.get_buffer(k)) for k, v in buffers.items())
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize('position', POSITIONS[1:])
+def test_step_0_in_other_dtypes(create, route, plain, images, position, dtype):
+    model, plain, x = create(route, se_position=position).to(dtype), plain.to(dtype), images.to(dtype)
+    with torch.no_grad():
+        assert torch.equal(model(x), plain(x))
+        assert torch.equal(model.train()(x), plain.train()(x))
+
+
+@pytest.mark.parametrize('position', POSITIONS[1:])
+def test_a_checkpoint_of_one_position_is_no_other_ones(position):
+    """Shapes are the same, so the keys must tell them apart."""
+    source = timm.create_model('se_resnet50_patch', se_position=position)
+    twin = timm.create_model('se_resnet50_replace', se_position=position)
+    twin.load_state_dict(source.state_dict())
+    assert changed(twin, source.state_dict()) == []
+    for other in set(POSITIONS) - {position}:
+        with pytest.raises(RuntimeError, match=f'se_position={position!r}'):
+            timm.create_model('se_resnet50_patch', se_position=other).load_state_dict(source.state_dict())

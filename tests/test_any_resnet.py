@@ -1,0 +1,194 @@
+"""SE into any live timm ResNet; what it cannot go into is refused with the reason, and left as it was."""
+import copy
+import itertools
+import re
+from functools import partial
+
+import pytest
+import timm
+import torch
+import torchvision
+from conftest import changed, settle_
+from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from timm_se50 import SEConfig, SEModule, se_parameters
+
+POSITIONS = ('standard', 'pre', 'post', 'identity')
+RESNETS = {
+    'resnet18': {},
+    'resnet34': {},
+    'resnet26': {},
+    'resnet101': {},
+    'resnet50d': {},
+    'resnet26t': {},
+    'resnext50_32x4d': {},
+    'wide_resnet50_2': {},
+    'resnet18d': dict(aa_layer=BlurPool2d),
+    'resnet26d': dict(aa_layer=nn.AvgPool2d, drop_path_rate=0.2, output_stride=8),
+    'resnet50': dict(output_stride=16, drop_block_rate=0.1, act_layer='silu'),
+}
+
+
+def assert_same(model, reference, x):
+    for mode in (False, True):
+        outputs = []
+        for m in (model.train(mode), reference.train(mode)):
+            torch.manual_seed(1)
+            outputs.append(m(x))
+        assert torch.equal(*outputs)
+    assert all(torch.equal(v, model.get_buffer(k)) for k, v in reference.named_buffers())
+
+
+CASES = {*zip(RESNETS, itertools.cycle(POSITIONS)), *itertools.product(('resnet18', 'resnet26d'), POSITIONS)}
+
+
+@pytest.mark.parametrize(('name', 'position'), sorted(CASES))
+def test_function_is_preserved(insert_, images, name, position):
+    torch.manual_seed(0)
+    model = settle_(timm.create_model(name, num_classes=10, **RESNETS[name]))
+    reference = copy.deepcopy(model)
+    insert_(model, SEConfig(reduction=4, position=position))
+    blocks = sum(isinstance(m, (Bottleneck, BasicBlock)) for m in model.modules())
+    assert sum(isinstance(m, SEModule) for m in model.modules()) == blocks
+    assert_same(model, reference, images)
+
+
+def test_resnet152(insert_, images):
+    model = settle_(timm.create_model('resnet152', num_classes=10))
+    expected = model(images)
+    assert torch.equal(insert_(model)(images), expected)
+    assert sum(isinstance(m, SEModule) for m in model.modules()) == 50
+
+
+class Scale(nn.BatchNorm2d):
+    """A norm that does more than normalise."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.act = nn.Sigmoid()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+@pytest.mark.parametrize('norm_layer', [
+    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, 'frozenbatchnorm2d', partial(nn.InstanceNorm2d, affine=True)],
+    ids=['GroupNorm', 'LayerNorm2d', 'SyncBatchNorm', 'FrozenBatchNorm2d', 'InstanceNorm2d'])
+def test_norms_whose_output_doubles_with_their_weight(insert_, images, norm_layer):
+    model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer)
+    for module in model.modules():
+        if 'Norm' in type(module).__name__:
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    model.eval()  # SyncBatchNorm has no CPU kernel for training
+    expected = model(images)
+    assert torch.equal(insert_(model)(images), expected)
+
+
+@pytest.mark.parametrize('norm_layer', [
+    Scale, partial(nn.InstanceNorm2d, affine=False), partial(nn.BatchNorm2d, affine=False)],
+    ids=['activation', 'InstanceNorm2d', 'BatchNorm2d'])
+def test_norms_that_cannot_make_up_for_the_gate(insert_, images, norm_layer):
+    """Refused at the standard position; the others are neutral without the norm's help."""
+    model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer, zero_init_last=False).eval()
+    before, expected = copy.deepcopy(model.state_dict()), model(images)
+    with pytest.raises(ValueError, match=r"layer1\.0: its last norm.* Use another se_position"):
+        insert_(model)
+    assert changed(model, before) == []
+    assert torch.equal(insert_(model, SEConfig(position='post'))(images), expected)
+
+
+def test_frozen_model_stays_frozen_and_se_learns(insert_, plain, images):
+    """Train SE and the head only: two lines, and the backbone is the same to the bit afterwards."""
+    plain.requires_grad_(False)
+    expected = plain(images)
+    insert_(plain)
+    assert torch.equal(plain(images), expected)
+    before = copy.deepcopy(plain.state_dict())
+
+    trained = [*se_parameters(plain), *plain.get_classifier().requires_grad_().parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        plain.eval()(images).square().sum().backward()  # eval: BatchNorm statistics are part of the backbone
+        optimizer.step()
+
+    assert set(changed(plain, before)) == {
+        k for k in before if '.se.' in k or k.startswith('fc.')}
+
+
+def test_an_optimizer_from_before_the_surgery_goes_on(insert_, plain, images):
+    """Its momentum is kept; with the new parameters added, one step moves them all."""
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+    plain.train()(images).square().sum().backward()
+    optimizer.step()
+    weight = plain.layer1[0].conv1.weight
+    momentum = optimizer.state[weight]['momentum_buffer'].clone()
+
+    insert_(plain)
+    optimizer.add_param_group({'params': se_parameters(plain)})
+    optimizer.zero_grad()
+    before = copy.deepcopy(plain.state_dict())
+    plain(images).square().sum().backward()
+    optimizer.step()
+
+    torch.testing.assert_close(optimizer.state[weight]['momentum_buffer'], 0.9 * momentum + weight.grad)
+    still = {k for k, _ in plain.named_parameters()} - set(changed(plain, before))
+    assert still == {k for k in before if '.se.fc1.' in k}, 'fc1 has no gradient as long as fc2 is zero'
+
+
+def test_on_meta_and_shared_blocks(insert_):
+    model = insert_(timm.create_model('resnet50', device='meta'))
+    assert all(p.is_meta for p in se_parameters(model))
+    features = insert_(timm.create_model('resnet18', features_only=True))
+    assert sum(isinstance(m, SEModule) for m in features.modules()) == 8
+
+
+def with_forward(model):
+    model.layer3[0].forward = model.layer3[0].forward
+    return model
+
+
+def compiled_in_place(model):
+    model.compile(backend='eager')
+    return model
+
+
+REFUSED = {
+    'twice': (lambda m: timm.create_model('se_resnet50_patch'), 'layer1.0 has SE already'),
+    'another attention': (lambda m: timm.create_model('ecaresnet50t'), 'layer1.0.se is a EcaModule'),
+    "timm's seresnet50": (lambda m: timm.create_model('seresnet50'), 'layer1.0.se is a SEModule'),
+    'torchvision': (lambda m: torchvision.models.resnet50(weights=None), 'torchvision.models.resnet.Bottleneck'),
+    'no ResNet': (lambda m: timm.create_model('mobilenetv3_small_050'), 'MobileNetV3 has no blocks in layer1'),
+    'wrapped': (nn.DataParallel, 'wrapped in a DataParallel'),
+    'compiled': (lambda m: torch.compile(m, backend='eager'), 'put SE in before torch.compile()'),
+    'compiled in place': (compiled_in_place, 'put SE in before torch.compile()'),
+    'own forward': (with_forward, 'layer3.0 has a forward of its own'),
+    'parametrized': (lambda m: nn.utils.parametrizations.weight_norm(m.layer2[1].bn3) and m, 'layer2.1: its last norm'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_refused(insert_, plain, case):
+    make, message = REFUSED[case]
+    model = make(plain)
+    before, types = copy.deepcopy(model.state_dict()), [type(m) for m in model.modules()]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        insert_(model)
+    assert changed(model, before) == []
+    assert [type(m) for m in model.modules()] == types
+
+
+@pytest.mark.filterwarnings('ignore:`torch.jit')
+def test_a_scripted_model_is_refused(insert_, plain):
+    with pytest.raises(ValueError, match=r'put SE in before torch\.jit\.script'):
+        insert_(torch.jit.script(plain))
+
+
+def test_a_reduction_that_does_not_divide_one_stage(insert_, plain):
+    before = copy.deepcopy(plain.state_dict())
+    with pytest.raises(ValueError, match='does not divide the 2048 channels'):
+        insert_(plain, SEConfig(reduction=(16, 16, 16, 3)))
+    assert changed(plain, before) == []

@@ -12,6 +12,7 @@ from conftest import changed, settle_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from timm_se50 import SEConfig, SEModule, se_parameters
 
@@ -74,7 +75,7 @@ class Scale(nn.BatchNorm2d):
 
 
 @pytest.mark.parametrize('norm_layer', [
-    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, 'frozenbatchnorm2d', partial(nn.InstanceNorm2d, affine=True)],
+    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, lambda c, **_: FrozenBatchNorm2d(c), partial(nn.InstanceNorm2d, affine=True)],
     ids=['GroupNorm', 'LayerNorm2d', 'SyncBatchNorm', 'FrozenBatchNorm2d', 'InstanceNorm2d'])
 def test_norms_whose_output_doubles_with_their_weight(insert_, images, norm_layer):
     model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer)
@@ -94,7 +95,7 @@ def test_norms_that_cannot_make_up_for_the_gate(insert_, images, norm_layer):
     """Refused at the standard position; the others are neutral without the norm's help."""
     model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer, zero_init_last=False).eval()
     before, expected = copy.deepcopy(model.state_dict()), model(images)
-    with pytest.raises(ValueError, match=r"layer1\.0: its last norm.* Use another se_position"):
+    with pytest.raises(ValueError, match=r"(?s)layer1\.0: its last norm.* Use another se_position"):
         insert_(model)
     assert changed(model, before) == []
     assert torch.equal(insert_(model, SEConfig(position='post'))(images), expected)

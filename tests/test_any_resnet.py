@@ -75,7 +75,8 @@ class Scale(nn.BatchNorm2d):
 
 
 @pytest.mark.parametrize('norm_layer', [
-    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, lambda c, **_: FrozenBatchNorm2d(c), partial(nn.InstanceNorm2d, affine=True)],
+    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, lambda c, **_: FrozenBatchNorm2d(c),
+    partial(nn.InstanceNorm2d, affine=True)],
     ids=['GroupNorm', 'LayerNorm2d', 'SyncBatchNorm', 'FrozenBatchNorm2d', 'InstanceNorm2d'])
 def test_norms_whose_output_doubles_with_their_weight(insert_, images, norm_layer):
     model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer)

@@ -1,11 +1,14 @@
 """Squeeze-and-Excitation for pretrained ResNet-50s, as a plugin for timm. Importing it registers the two models."""
 from .bottleneck import SEBasicBlock, SEBottleneck
+from .card import CardConfig
+from .checkpoint import save_checkpoint
 from .se_resnet50 import se_resnet50_patch, se_resnet50_replace
 from .squeeze_excite import SEConfig, SEModule, se_parameters
 from .surgery import patch_blocks_, replace_blocks_
 from .weights import map_resnet_weights
 
 __all__ = [
+    'CardConfig',
     'SEBasicBlock',
     'SEBottleneck',
     'SEConfig',
@@ -13,6 +16,7 @@ __all__ = [
     'map_resnet_weights',
     'patch_blocks_',
     'replace_blocks_',
+    'save_checkpoint',
     'se_parameters',
     'se_resnet50_patch',
     'se_resnet50_replace',

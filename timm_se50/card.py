@@ -1,0 +1,121 @@
+"""The model card, README.md, from the template and the model's own card in hub_cards/."""
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from timm.models import get_pretrained_cfg
+
+from .squeeze_excite import SEConfig
+
+__all__ = ['CardConfig', 'cards_folder', 'origin', 'render_card']
+
+_RESULT_KEYS = {'dataset', 'split', 'metric', 'value', 'how'}
+
+
+@dataclass(frozen=True)
+class CardConfig:
+    """What a model card says beyond what the model itself tells; plain JSON.
+
+    Args:
+        base_model: Hub id of the model that the weights started from; 'auto' takes it from the pretrained tag that
+            the model was made with, None is for a model trained from scratch (which the model cannot tell).
+        license: Of the weights; 'auto' is that of the pretrained tag.
+        recipe: How the model was trained, for example {'epochs': 30, 'optimizer': 'lamb'}.
+        results: What was measured, each a mapping with 'dataset', 'metric', 'value', 'how' (the command and
+            conditions that gave it) and, if it has a name, 'split'.
+        datasets: Hub ids of the datasets trained on.
+
+    Raises:
+        ValueError: A result lacks one of these or has another; the message names it.
+    """
+    base_model: str | None = 'auto'
+    license: str | None = 'auto'
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    results: Sequence[Mapping[str, Any]] = ()
+    datasets: Sequence[str] = ()
+
+    def __post_init__(self):
+        for i, result in enumerate(self.results):
+            wrong = sorted((_RESULT_KEYS - {'split'} - result.keys()) | (result.keys() - _RESULT_KEYS))
+            if wrong:
+                raise ValueError(f"results[{i}]: {', '.join(map(repr, wrong))} is missing or unknown; expected "
+                                 "'dataset', 'metric', 'value', 'how' (how it was measured) and maybe 'split'.")
+            if isinstance(result['value'], bool) or not isinstance(result['value'], (int, float)):
+                raise ValueError(f"results[{i}]: 'value' is {result['value']!r}; expected a number.")
+
+
+def cards_folder() -> Path:
+    """hub_cards/: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / 'hub_cards'
+    return installed if installed.is_dir() else package.parent / 'hub_cards'
+
+
+def origin(pretrained_cfg: Mapping[str, Any], card: CardConfig) -> tuple[str | None, str | None]:
+    """Hub id and license of the weights that a model started from, None where unknown."""
+    if card.base_model != 'auto':
+        return card.base_model, None if card.license == 'auto' else card.license
+    base_model = pretrained_cfg.get('hf_hub_id')
+    if not base_model and pretrained_cfg.get('tag'):  # loaded from a folder, which does not say where it came from
+        try:
+            cfg = get_pretrained_cfg(f'{pretrained_cfg["architecture"]}.{pretrained_cfg["tag"]}')
+            base_model = cfg.hf_hub_id if cfg else None
+        except RuntimeError:  # not in the registry
+            base_model = None
+    base_model = base_model.partition('@')[0] if base_model else None
+    return base_model, pretrained_cfg.get('license') if card.license == 'auto' else card.license
+
+
+def render_card(
+        config: Mapping[str, Any],
+        architecture: str,
+        se: SEConfig,
+        card: CardConfig,
+        base_model: str | None,
+        source: str,
+) -> str:
+    """The card's text, metadata first.
+
+    Args:
+        config: The model's config.json.
+        architecture: Its name in this package.
+        se: Its SE settings.
+        card: The rest.
+        base_model: As `origin` has it.
+        source: The name that `timm.create_model()` is to load the model by.
+    """
+    folder = cards_folder()
+    own = ModelCard.load(folder / f'{architecture}.md')
+    scheme, _, place = source.partition(':')
+    name = place.rpartition('/')[2]
+    license = config['pretrained_cfg'].get('license')
+    data = ModelCardData(
+        **own.data.to_dict(),
+        base_model=base_model,
+        license=license,
+        datasets=list(card.datasets) or None,
+        model_name=name,
+        metrics=sorted({r['metric'] for r in card.results}) or None,
+        eval_results=[_eval_result(r) for r in card.results] or None,
+    )
+    return str(ModelCard.from_template(
+        data, str(folder / 'template.md'),
+        name=name, description=own.text.strip(), architecture=architecture, se=se, config=config,
+        portable=config['architecture'] != architecture, cfg=config['pretrained_cfg'], base_model=base_model,
+        license=license, source=source, recipe=card.recipe, results=card.results,
+        repo_id=place if scheme == 'hf-hub' else None))
+
+
+def _eval_result(result: Mapping[str, Any]) -> EvalResult:
+    return EvalResult(
+        task_type='image-classification',
+        dataset_type=re.sub(r'[^\w./-]+', '-', result['dataset'].lower()),
+        dataset_name=result['dataset'],
+        dataset_split=result.get('split'),
+        metric_type=re.sub(r'[^\w./-]+', '-', result['metric'].lower()),
+        metric_name=result['metric'],
+        metric_value=result['value'],
+    )

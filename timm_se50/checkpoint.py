@@ -1,0 +1,108 @@
+"""A model as a folder: weights as safetensors, config.json and a model card; nothing is pickled."""
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+
+from .card import CardConfig, origin, render_card
+from .checkpoint_config import checkpoint_config
+
+__all__ = ['FILES', 'save_checkpoint', 'write_checkpoint']
+
+FILES = ('model.safetensors', 'config.json', 'README.md')
+
+
+def save_checkpoint(
+        model: nn.Module,
+        folder: str | os.PathLike,
+        *,
+        portable: bool = False,
+        label_names: Sequence[str] | None = None,
+        data_config: Mapping[str, Any] | None = None,
+        card: CardConfig = CardConfig(),
+) -> Path:
+    """Save a model to a folder, for `timm.create_model('local-dir:FOLDER', pretrained=True)`.
+
+    The folder gets model.safetensors, config.json and README.md, the card. The SE settings are read off the blocks, so
+    that a live timm resnet50 with SE put in by `replace_blocks_()` or `patch_blocks_()` will do, as will a model that
+    DDP, torch.compile() or timm's ModelEma wraps.
+
+    Args:
+        model: A ResNet-50 with SE.
+        folder: Folder to write to, made if need be; other files in it stay.
+        portable: Save as timm's own `seresnet50`, for people without this plugin; for the default SE settings only.
+        label_names: Name of each class; by default those that the model was loaded with.
+        data_config: Preprocessing that differs from `model.pretrained_cfg`, as for timm's `resolve_data_config()`:
+            'mean', 'std', 'input_size', 'crop_pct', ...
+        card: What the card says beyond what the model itself tells.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: The model is not one that can be saved, or an argument does not fit it; the message says why.
+        OSError: A file cannot be written. After either, the folder holds what it held before.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f'{folder} is a file; expected a folder, or a name for a new one.')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Inside the folder if there is one, since that may be a mount point: a file moves within one file system only
+    with tempfile.TemporaryDirectory(dir=folder if folder.exists() else folder.parent, prefix='.saving-') as tmp:
+        new = Path(tmp, folder.name)
+        new.mkdir()
+        write_checkpoint(
+            model, new, portable=portable, label_names=label_names, data_config=data_config, card=card,
+            source=f'local-dir:{folder.name}')
+        if folder.exists():
+            for name in FILES:
+                os.replace(new / name, folder / name)
+        else:
+            os.rename(new, folder)
+    return folder
+
+
+def write_checkpoint(
+        model: nn.Module,
+        folder: Path,
+        *,
+        portable: bool,
+        label_names: Sequence[str] | None,
+        data_config: Mapping[str, Any] | None,
+        card: CardConfig,
+        source: str,
+) -> None:
+    """Write the three files into a folder that exists; `source` is the name that the card loads the model by."""
+    model = unwrap_model(model)
+    config, architecture, se = checkpoint_config(model, portable, label_names, data_config)
+    base_model, config['pretrained_cfg']['license'] = origin(model.pretrained_cfg, card)  # type: ignore[arg-type]
+    if card.base_model != 'auto' or portable:
+        # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
+        config['pretrained_cfg'].pop('tag', None)
+    text = render_card(config, architecture, se, card, base_model, source)
+    tensors = {k: _plain(k, v) for k, v in model.state_dict().items()}
+
+    (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    (folder / 'README.md').write_text(text, encoding='utf-8')
+    try:
+        save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})  # transformers asks for 'format'
+    except SafetensorError as e:
+        raise OSError(f'model.safetensors could not be written to {folder}: {e}') from e
+    (folder / 'model.safetensors').chmod((folder / 'config.json').stat().st_mode)  # safetensors makes it private
+
+
+def _plain(key: str, tensor: Tensor) -> Tensor:
+    """A tensor as safetensors takes it: dense, contiguous, in memory of its own, on the CPU."""
+    if hasattr(tensor, 'full_tensor'):
+        raise ValueError(f'{key!r} is sharded; gather the weights first, for example with '
+                         'torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True).')
+    if tensor.is_meta:
+        raise ValueError(f'{key!r} is on the meta device and so has no data; load the weights first.')
+    return tensor.detach().cpu().contiguous()

@@ -21,8 +21,8 @@ ROUTES = {  # name -> (method, path)
     'commit': ('POST', rf'/api/models/{ID}/commit/(?P<rev>[^/]+)'),
     'batch': ('POST', rf'/{ID}\.git/info/lfs/objects/batch'),
     'verify': ('POST', r'/lfs-verify'),
-    'put': ('PUT', r'/lfs/(?P<sha>\w{64})'),
-    'get_lfs': ('GET', r'/lfs/(?P<sha>\w{64})'),
+    'put': ('PUT', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
+    'get_lfs': ('GET', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
     'head': ('HEAD', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)'),
     'get': ('GET', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)'),
 }
@@ -34,7 +34,8 @@ class HubApi:
 
     def on_create(self, body):
         args = json.loads(body)
-        repo = self.owner.hub.create(args['name'], args.get('organization'), args.get('private') or False, self.token)
+        private = args.get('visibility') == 'private' or bool(args.get('private'))  # clients from 2 on send the former
+        repo = self.owner.hub.create(args['name'], args.get('organization'), private, self.token)
         return 200, {'url': f'{self.owner.url}/{repo.id}', 'name': repo.id, 'id': repo.id}
 
     def on_whoami(self, body):
@@ -89,11 +90,11 @@ class HubApi:
     def on_batch(self, body, id):
         self.owner.hub.writable(id, self.token, pull_request=True)
         return 200, {'transfer': 'basic', 'objects': [o if o['oid'] in self.owner.hub.lfs else o | {'actions': {
-            'upload': {'href': f'{self.owner.cdn}/lfs/{o["oid"]}', 'header': {}},
+            'upload': {'href': f'{self.owner.cdn}/lfs/{id}/{o["oid"]}', 'header': {}},
             'verify': {'href': f'{self.owner.url}/lfs-verify', 'header': {}},
         }} for o in json.loads(body)['objects']]}
 
-    def on_put(self, body, sha):
+    def on_put(self, body, id, sha):
         if sha256(body).hexdigest() != sha:
             raise HubError(400, 'BadDigest: the sha256 you specified did not match what was received')
         self.owner.hub.lfs[sha] = body
@@ -137,13 +138,13 @@ class HubApi:
         headers = {'X-Repo-Commit': sha}
         if file.sha256:
             return 302, b'', headers | {
-                'Location': f'{self.owner.cdn}/lfs/{file.sha256}', 'ETag': f'"{file.blob_id}"',
+                'Location': f'{self.owner.cdn}/lfs/{id}/{file.sha256}', 'ETag': f'"{file.blob_id}"',
                 'X-Linked-Etag': f'"{file.sha256}"', 'X-Linked-Size': str(file.lfs_size)}
         return 200, file.content, headers | {'ETag': f'"{file.blob_id}"', 'Accept-Ranges': 'bytes'}
 
     on_get = on_head
 
-    def on_get_lfs(self, body, sha):
+    def on_get_lfs(self, body, id, sha):
         return 200, self.owner.hub.lfs[sha], {'ETag': f'"{sha}"', 'Accept-Ranges': 'bytes'}
 
 

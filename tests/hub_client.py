@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FORKS = '''
 import hashlib, json, os, signal, sys, traceback
 import huggingface_hub, timm, torch
-{imports}
+{setup}
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 def digest(model):
@@ -77,16 +77,24 @@ class Job:
 
 
 class Client:
-    """A process that talks to the Hub at `url`, with `token` in its environment."""
+    """A process that talks to the Hub at `url`, with `token` in its environment, and runs `setup` before any fork."""
 
-    def __init__(self, url: str, token: str | None = None, python=sys.executable, plugin=True, **env: str):
+    def __init__(
+            self,
+            url: str,
+            token: str | None = None,
+            setup: str = 'import timm_se50',
+            plugin: bool = True,
+            python: str = sys.executable,
+            **env: str,
+    ):
         self.folder = Path(tempfile.mkdtemp(prefix='hub-client-'))
         self.env = {
             'PATH': os.environ['PATH'], 'HOME': str(self.folder), 'HF_HOME': str(self.folder / 'hf'),
             'HF_ENDPOINT': url, 'HF_HUB_DISABLE_XET': '1', 'HF_HUB_DISABLE_TELEMETRY': '1', 'OMP_NUM_THREADS': '1'}
         self.env |= ({'HF_TOKEN': token} if token else {}) | ({'PYTHONPATH': str(ROOT)} if plugin else {}) | env
         self.process = subprocess.Popen(
-            [python, '-c', FORKS.format(imports='import timm_se50' if plugin else '')], env=self.env, cwd=self.folder,
+            [python, '-c', FORKS.format(setup=setup)], env=self.env, cwd=self.folder,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ready = False
         self.jobs = 0
@@ -114,6 +122,5 @@ class Client:
         return result.out
 
     def close(self):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(30)
+        self.process.kill()  # nothing to finish, and an interpreter with torch takes seconds to end by itself
+        self.process.communicate()

@@ -7,6 +7,8 @@ import re
 import socket
 import struct
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,11 +19,11 @@ from hub_repos import Hub, HubError
 
 @dataclass
 class Fault:
-    """What goes wrong, for the next `times` requests to `route` (and, if given, to paths that end in `path`).
+    """What goes wrong, for the next `times` requests to `route` whose path holds `path`.
 
     `status` answers with that status; 'fin' and 'rst' end the connection `after` bytes of the body; 'truncate' states
     and sends `after` bytes only; 'flip' changes one bit of the body, sent or received; 'lost' does what was asked for
-    and ends the connection without an answer.
+    and ends the connection without an answer; 'stall' sends nothing more after `after` bytes, for half a minute.
     """
     route: str
     kind: str
@@ -38,6 +40,7 @@ class HubServer:
         self.hub = Hub(tokens)
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str, str, str | None]] = []
+        self.hooks: dict[str, Callable[[], object]] = {}  # each called at the next request to a route
         self.lock = threading.Lock()
         self.servers = {}
         for host in ('hub', 'cdn'):
@@ -56,7 +59,7 @@ class HubServer:
     def fault(self, route: str, path: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
-                if fault.route == route and fault.times and path.endswith(fault.path):
+                if fault.route == route and fault.times and fault.path in path:
                     fault.times -= 1
                     return fault
         return None
@@ -77,6 +80,7 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
         matches = ((r, re.fullmatch(pattern, url.path)) for r, (m, pattern) in ROUTES.items() if m == self.command)
         route, match = next((route, match) for route, match in matches if match)
         self.owner.log.append((self.host, route, url.path, self.token))
+        self.owner.hooks.pop(route, lambda: None)()
         self.fault = self.owner.fault(route, url.path)
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
         if self.fault and self.fault.kind == 'status':
@@ -85,6 +89,8 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
             body = flip(body)
         elif self.fault and self.fault.kind in ('fin', 'rst') and self.command in ('PUT', 'POST'):
             return self.hang_up()
+        elif self.fault and self.fault.kind == 'stall' and self.command in ('PUT', 'POST'):
+            time.sleep(30)
         try:
             with self.owner.lock:
                 parts = {k: unquote(v) for k, v in match.groupdict().items() if v}
@@ -118,6 +124,9 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
             self.wfile.write(body[:self.fault.after])
             return self.hang_up()
         try:
+            if self.fault and self.fault.kind == 'stall':
+                self.wfile.write(body[:self.fault.after])
+                time.sleep(30)
             self.wfile.write(body)
         except ConnectionError:  # the client gave up; part of some tests
             self.close_connection = True

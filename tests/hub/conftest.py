@@ -10,6 +10,23 @@ from timm_se50 import save_checkpoint
 TOKENS = {
     'hf_annwrite': ('ann', 'write'), 'hf_annread': ('ann', 'read'), 'hf_annold': ('ann', 'expired'),
     'hf_bobwrite': ('bob', 'write')}
+# `model` is there in each fork, and `push()` and `pull()` return what JSON can hold
+SETUP = """
+import dataclasses
+import timm_se50
+
+model = timm.create_model('local-dir:{local}', pretrained=True).bfloat16()
+
+def push(model, repo, **options):
+    return dataclasses.asdict(timm_se50.push_to_hub(model, repo, **options)) | {{'digest': digest(model)}}
+
+def pull(repo, cache, **options):
+    return digest(timm_se50.pull_from_hub(repo, cache_dir=cache, **options))
+
+def file_digest(folder):
+    with open(f'{{folder}}/model.safetensors', 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+"""
 
 
 @pytest.fixture(scope='session')
@@ -21,17 +38,12 @@ def session_server():
 
 @pytest.fixture
 def server(session_server):
+    """The loopback Hub. After each test: all faults struck, and no token went to the host of the large files."""
     session_server.log.clear()
     yield session_server
-    assert not [f for f in session_server.faults if f.times and f.times < 100], 'a fault that never struck'
-    session_server.faults.clear()
-
-
-@pytest.fixture(scope='session')
-def client(session_server):
-    client = Client(session_server.url, 'hf_annwrite')
-    yield client
-    client.close()
+    faults, session_server.faults = session_server.faults, []
+    assert not [fault for fault in faults if 0 < fault.times < 100]
+    assert not [entry for entry in session_server.log if entry[0] == 'cdn' and entry[3]]
 
 
 @pytest.fixture(scope='session')
@@ -50,27 +62,19 @@ def local(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def pushed(client, local):
-    """That model pushed to ann/model: what `push_to_hub()` returned, and the hash of the weights as `digest`."""
-    return client.good(PUSH, local=local, repo='ann/model', options={})
+def client(session_server, local):
+    """Ann's process, with a token that may write."""
+    client = Client(session_server.url, 'hf_annwrite', SETUP.format(local=local))
+    yield client
+    client.close()
 
 
-PUSH = """
-import dataclasses
-model = timm.create_model('local-dir:' + local, pretrained=True).bfloat16()
-out = dataclasses.asdict(timm_se50.push_to_hub(model, repo, **options)) | {'digest': digest(model)}
-"""
-PULL = """
-out = digest(timm_se50.pull_from_hub(repo, cache_dir=cache, **options))
-"""
+@pytest.fixture(scope='session')
+def pushed(client):
+    """The model pushed to ann/model: what `push_to_hub()` returned, and the hash of its weights as `digest`."""
+    return client.good("out = push(model, 'ann/model')")
 
 
-@pytest.fixture
-def pull(client, pushed, tmp_path):
-    """Pull ann/model into this test's cache; whatever comes of it, there are no wrong weights and no half files."""
-    def pull(repo='ann/model', client=client, cache=tmp_path / 'cache', **options):
-        result = client.run(PULL, repo=repo, cache=cache, options=options)
-        assert result.error is not None or result.out == pushed['digest'], result.log
-        assert not list(cache.rglob('*.incomplete'))
-        return result
-    return pull
+def requests(server, *routes):
+    """How many requests there were to each route."""
+    return tuple(sum(entry[1] == route for entry in server.log) for route in routes)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,19 +99,21 @@ class Client:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ready = False
         self.jobs = 0
+        self.lock = threading.Lock()
 
     def start(self, code: str, **variables) -> Job:
         """Run code with these variables; it has `timm`, `timm_se50`, `torch`, `huggingface_hub` and `digest(model)`."""
-        if not self.ready:
-            assert self.process.stdout.readline() == 'ready\n'
-            self.ready = True
-        self.jobs += 1
-        folder = self.folder / str(self.jobs)
-        folder.mkdir()
-        job = {'code': code, 'vars': {k: str(v) if isinstance(v, Path) else v for k, v in variables.items()},
-               'folder': str(folder)}
-        print(json.dumps(job), file=self.process.stdin, flush=True)
-        return Job(int(self.process.stdout.readline()), folder)
+        with self.lock:
+            if not self.ready:
+                assert self.process.stdout.readline() == 'ready\n'
+                self.ready = True
+            self.jobs += 1
+            folder = self.folder / str(self.jobs)
+            folder.mkdir()
+            job = {'code': code, 'vars': {k: str(v) if isinstance(v, Path) else v for k, v in variables.items()},
+                   'folder': str(folder)}
+            print(json.dumps(job), file=self.process.stdin, flush=True)
+            return Job(int(self.process.stdout.readline()), folder)
 
     def run(self, code: str, **variables) -> Result:
         return self.start(code, **variables).wait()

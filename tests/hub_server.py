@@ -19,7 +19,7 @@ from hub_repos import Hub, HubError
 
 @dataclass
 class Fault:
-    """What goes wrong, for the next `times` requests to `route` whose path holds `path`.
+    """What goes wrong, for the next `times` requests to `route` whose path matches `path`.
 
     `status` answers with that status; 'fin' and 'rst' end the connection `after` bytes of the body; 'truncate' states
     and sends `after` bytes only; 'flip' changes one bit of the body, sent or received; 'lost' does what was asked for
@@ -59,7 +59,7 @@ class HubServer:
     def fault(self, route: str, path: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
-                if fault.route == route and fault.times and fault.path in path:
+                if fault.route == route and fault.times and re.search(fault.path, path):
                     fault.times -= 1
                     return fault
         return None

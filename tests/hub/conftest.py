@@ -1,4 +1,7 @@
 """One loopback Hub, one client process and one pushed model for all tests of a session; each test has its own cache."""
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -73,6 +76,17 @@ def client(session_server, local):
 def pushed(client):
     """The model pushed to ann/model: what `push_to_hub()` returned, and the hash of its weights as `digest`."""
     return client.good("out = push(model, 'ann/model')")
+
+
+def run_all(run, cases):
+    """`run(case)` for all cases, some at once, since most of their time is spent waiting; the results by case."""
+    with ThreadPoolExecutor(5) as pool:
+        return dict(zip(cases, pool.map(run, cases)))
+
+
+def in_repo(repo, faults):
+    """The same faults for the requests to one repo only."""
+    return [replace(fault, path=rf'{repo}\b.*{fault.path}') for fault in faults]
 
 
 def requests(server, *routes):

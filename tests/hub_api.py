@@ -82,7 +82,7 @@ class HubApi:
         repo = self.owner.hub.writable(id, self.token, 'create_pr' in self.query)
         files = repo.commits[repo.resolve(rev)]
         return 200, {'files': [{
-            'path': f['path'], 'shouldIgnore': False,
+            'path': f['path'], 'shouldIgnore': f['path'] in self.owner.hub.ignored,
             'uploadMode': 'lfs' if f['path'].endswith(('.safetensors', '.bin')) else 'regular',
             'oid': files[f['path']].etag if f['path'] in files else None,
         } for f in json.loads(body)['files']]}

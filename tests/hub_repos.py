@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 class HubError(Exception):
     """An answer other than success: status, message and the Hub's X-Error-Code."""
 
-    def __init__(self, status: int, message: str, code: str | None = None):
+    def __init__(self, status: int, message: str, code: str | None = None, **more):
         super().__init__(message)
-        self.status, self.message, self.code = status, message, code
+        self.status, self.message, self.code, self.more = status, message, code, more
 
 
 def git_blob_id(content: bytes) -> str:
@@ -80,6 +80,8 @@ class Hub:
     tokens: dict[str, tuple[str, str]]
     repos: dict[str, Repo] = field(default_factory=dict)
     lfs: dict[str, bytes] = field(default_factory=dict)
+    url: str = ''
+    ignored: set[str] = field(default_factory=set)  # by a .gitignore
 
     def user(self, token: str | None) -> tuple[str | None, str | None]:
         if token is None:
@@ -124,6 +126,6 @@ class Hub:
         if role != 'write' or (organization or user) != user:
             raise HubError(403, f'You don\'t have the rights to create a model under the namespace "{organization}"')
         if repo_id in self.repos:
-            raise HubError(409, 'You already created this model repo')
+            raise HubError(409, 'You already created this model repo', url=f'{self.url}/{repo_id}')
         self.repos[repo_id] = Repo(repo_id, private)
         return self.repos[repo_id]

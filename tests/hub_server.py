@@ -49,7 +49,8 @@ class HubServer:
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05}, daemon=True).start()
             self.servers[host] = server
-        self.url, self.cdn = (f'http://127.0.0.1:{s.server_port}' for s in self.servers.values())
+        self.hub.url, self.cdn = (f'http://127.0.0.1:{s.server_port}' for s in self.servers.values())
+        self.url = self.hub.url
 
     def close(self):
         for server in self.servers.values():
@@ -97,7 +98,7 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
                 answer = getattr(self, f'on_{route}')(body, **parts)
         except HubError as e:
             headers = {'X-Error-Message': e.message} | ({'X-Error-Code': e.code} if e.code else {})
-            return self.send(e.status, {'error': e.message}, headers)
+            return self.send(e.status, {'error': e.message} | e.more, headers)
         if self.fault and self.fault.kind == 'lost':
             return self.hang_up()
         self.send(*answer)
@@ -142,6 +143,9 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
 
 
 def flip(body: bytes) -> bytes:
-    """One bit of the middle byte changed."""
+    """One byte changed: in the first file of a commit, else the middle one, by a bit."""
+    before, key, content = body.partition(b'"content": "')
+    if key:
+        return before + key + (b'B' if content[:1] == b'A' else b'A') + content[1:]
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]

@@ -115,20 +115,24 @@ def _push(api, folder, pushed, revision, private, create_pr, commit_message, ove
 
     there = stated_hashes(info)
     names = [name for name in FILES if name != 'README.md' or overwrite_card or name not in there]
-    operations = [
-        CommitOperationAdd(name, str(folder / name)) for name in names
-        if name not in there or file_hash(folder / name, there[name]) != there[name]]
-    if not operations:
+    differing = _differing(info, folder, names)
+    if not differing:
         return _done(pushed, str(info.sha), False)
-    api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr)
-
-    commit, url = _commit(api, repo_id, operations, folder, info, revision, create_pr, commit_message)
-    wrong = _differing(_info(api, repo_id, commit), folder, names)
-    if wrong:
-        raise RuntimeError(
-            f'Commit {commit} of {repo_id} does not hold what was sent: {", ".join(wrong)} is missing there or came '
-            'out damaged. Push again; if it stays so, look for the file in the .gitignore of the repo.')
-    return _done(pushed, commit, True, url)
+    for _ in range(1 if create_pr else 2):  # what came out damaged is sent once more, in a commit on top
+        operations = [CommitOperationAdd(name, str(folder / name)) for name in differing]
+        api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr)
+        ignored = [op.path_in_repo for op in operations if getattr(op, '_should_ignore', False)]
+        if ignored:
+            raise RuntimeError(f'The .gitignore of {repo_id} leaves out {", ".join(ignored)}; nothing was committed. '
+                               'Take it out there, then push again.')
+        commit, url = _commit(api, repo_id, operations, folder, info, revision, create_pr, commit_message)
+        info = _info(api, repo_id, commit)
+        differing = _differing(info, folder, names)
+        if not differing:
+            return _done(pushed, commit, True, url)
+    raise RuntimeError(
+        f'Commit {commit} of {repo_id} does not hold what was sent: {", ".join(differing)} is missing there or came '
+        'out damaged. Push again.')
 
 
 def _commit(api, repo_id, operations, folder, before, revision, create_pr, message) -> tuple[str, str]:

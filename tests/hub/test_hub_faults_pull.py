@@ -71,7 +71,7 @@ def results(session_server, client, pushed, tmp_path_factory):
         return first, client.run(PULL, repo=repos[case], cache=cache)
 
     hub, cases = session_server.hub, [*OVERCOME, *REFUSED]
-    repos = {case: f'ann/case-{i}' for i, case in enumerate(cases)}
+    repos = {case: f'ann/case-{i:02}' for i, case in enumerate(cases)}
     for case, repo in repos.items():
         hub.repos[repo] = hub.repos['ann/model']
         session_server.faults += in_repo(repo, OVERCOME[case] if case in OVERCOME else REFUSED[case][:1])

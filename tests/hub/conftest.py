@@ -58,7 +58,7 @@ def local(tmp_path_factory):
         se_position='identity')
     for value in (*model.parameters(), *model.buffers()):
         if value.is_floating_point():
-            value.data += 0.02 * torch.rand_like(value)
+            value.data += 0.02 * (torch.rand_like(value) - 0.5)
     return save_checkpoint(
         model.bfloat16(), tmp_path_factory.mktemp('local') / 'm', label_names=['cat', 'dog', 'eel'],
         data_config={'mean': (0.25,), 'std': (0.5,)})

@@ -10,6 +10,7 @@ models += [timm_se50.pull_from_hub(name, cache_dir=cache).eval() for name in nam
 x = torch.rand(2, 1, 64, 64)
 with torch.no_grad():
     want = model(x)
+    assert want.isfinite().all() and len(want.unique()) == 6
     assert all(torch.equal(model(x), want) for model in models)
 keys = ('num_classes', 'input_size', 'mean', 'std', 'label_names', 'license', 'architecture', 'hf_hub_id', 'source')
 out = [[str(timm_se50.checkpoint_config.se_config(m)), {k: m.pretrained_cfg.get(k) for k in keys}] for m in models]

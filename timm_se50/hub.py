@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +11,14 @@ from typing import Any, cast
 import timm
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from timm.models import load_pretrained
 from torch import nn
 
 from .checkpoint import FILES
 from .hub_errors import explained, retrying
-from .verify import fetch, file_hash, forget, stated_hashes
+from .se_resnet50 import SEResNet
+from .verify import Fetch, file_hash, forget, stated_hashes
+from .weights import map_resnet_weights
 
 __all__ = ['download_checkpoint', 'progress_bars', 'pull_from_hub']
 
@@ -34,7 +37,7 @@ def pull_from_hub(
 ) -> nn.Module:
     """Create a model from a repo that `push_to_hub()` made.
 
-    As `timm.create_model('hf-hub:USER/NAME', pretrained=True)`, and no more than a verified file is read, nothing is
+    As `timm.create_model('hf-hub:USER/NAME', pretrained=True)`, and only verified files are read, nothing is
     unpickled, and config and weights come from one commit. With HF_HUB_OFFLINE=1 they come from the cache.
 
     Args:
@@ -52,14 +55,21 @@ def pull_from_hub(
         OSError: A file cannot be had, or is damaged; the message says which, why and what to do. No model is made.
         ValueError: The repo does not hold an SE-ResNet-50 as safetensors.
     """
-    folder, repo_id = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, NEEDED)
+    if kwargs.get('features_only'):
+        raise ValueError("features_only: use timm.create_model(f'local-dir:{download_checkpoint(...)}', "
+                         'pretrained=True, features_only=True).')
+    repo_id, folder, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, NEEDED)
     config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     architecture = config.get('architecture')
     if architecture not in _ARCHITECTURES:
         raise ValueError(
             f"{repo_id} holds a {architecture!r}; expected one of {', '.join(_ARCHITECTURES)}. "
             f"For other models use timm.create_model('hf-hub:{repo_id}', pretrained=True).")
-    model = timm.create_model(f'local-dir:{folder}', pretrained=True, **kwargs)
+    model = timm.create_model(f'local-dir:{folder}', **kwargs)  # takes about as long as to hash the weights
+    verify()
+    load_pretrained(
+        model, num_classes=cast(int, model.num_classes), in_chans=cast(int, model.in_chans),
+        filter_fn=map_resnet_weights if isinstance(model, SEResNet) else None)
     cfg = cast(dict[str, Any], model.pretrained_cfg)
     cfg.pop('file', None)
     cfg.update(source='hf-hub', hf_hub_id=f'{repo_id}@{folder.name}')
@@ -87,7 +97,8 @@ def download_checkpoint(
     Raises:
         OSError, ValueError: As `pull_from_hub()`. `folder` is left as it was.
     """
-    source, _ = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, FILES)
+    _, source, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, FILES)
+    verify()
     if folder is None:
         return source
     folder = Path(folder)
@@ -101,27 +112,37 @@ def download_checkpoint(
     return folder
 
 
-def _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, names) -> tuple[Path, str]:
-    """The cache's folder of one commit, with `names` in it verified, and the repo's id without its revision."""
+def _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, names) -> tuple[str, Path, Callable[[], None]]:
+    """Download `names`.
+
+    Returns:
+        The repo's id without its revision, the cache's folder of one commit with the files, and a function that has
+        to be called before they are used, config.json excepted: it waits until all of them are verified.
+    """
     repo_id, _, after = repo_id.partition('@')
     revision = revision or after or constants.DEFAULT_REVISION
     if constants.HF_HUB_OFFLINE:
-        return _from_cache(repo_id, revision, cache_dir), repo_id
+        return repo_id, _from_cache(repo_id, revision, cache_dir), lambda: None
     api = HfApi(token=token)
     with explained(api, repo_id, revision), progress_bars(not quiet):
         info = retrying(api.model_info, repo_id, revision=revision, files_metadata=True, timeout=30)
         stated = stated_hashes(info)
         _check_files(repo_id, stated)
         commit = str(info.sha)
-        paths = [
-            fetch(repo_id, name, commit, stated[name], token=token, cache_dir=cache_dir)
+        fetches = [
+            Fetch(repo_id, name, commit, stated[name], token=token, cache_dir=cache_dir)
             for name in names if name in stated]
-    folder = paths[0].parent
+        folder = next(f for f in fetches if f.name == 'config.json').verified().parent
     if revision != commit:  # so that HF_HUB_OFFLINE finds it under this name; the client does so for a branch only
         ref = folder.parents[1] / 'refs' / revision
         ref.parent.mkdir(parents=True, exist_ok=True)
         ref.write_text(commit)
-    return folder, repo_id
+
+    def verify():
+        with explained(api, repo_id, revision), progress_bars(not quiet):
+            for fetch in fetches:
+                fetch.verified()
+    return repo_id, folder, verify
 
 
 def _check_files(repo_id: str, names) -> None:

@@ -4,6 +4,7 @@ huggingface_hub checks the size of what it downloads, not the content: a changed
 """
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -11,7 +12,7 @@ from huggingface_hub.hf_api import ModelInfo
 
 from .hub_errors import RETRIED_BY_CLIENT, retrying
 
-__all__ = ['fetch', 'file_hash', 'forget', 'stated_hashes']
+__all__ = ['Fetch', 'file_hash', 'forget', 'stated_hashes']
 
 
 def stated_hashes(info: ModelInfo) -> dict[str, str]:
@@ -32,8 +33,8 @@ def file_hash(path: str | os.PathLike, like: str) -> str:
     return digest.hexdigest()
 
 
-def fetch(repo_id: str, name: str, commit: str, stated: str, **kwargs) -> Path:
-    """Download a file, or take it from the cache, and verify it.
+class Fetch:
+    """A file that is downloaded, or taken from the cache, and then hashed in the background.
 
     Args:
         repo_id: Repo on the Hub.
@@ -41,24 +42,37 @@ def fetch(repo_id: str, name: str, commit: str, stated: str, **kwargs) -> Path:
         commit: Commit to take it from.
         stated: Hash that the Hub states.
         **kwargs: As for `hf_hub_download()`.
-
-    Returns:
-        Its path in the cache.
-
-    Raises:
-        OSError: The content has another hash, also when downloaded anew. The cache is left without the file.
     """
-    for force in (False, True):
-        path = Path(retrying(
-            hf_hub_download, repo_id, name, revision=commit, force_download=force, but_not=RETRIED_BY_CLIENT, **kwargs))
-        found = file_hash(path, stated)
-        if found == stated:
-            return path
-        forget(path)
-    raise OSError(
-        f'{name} of {repo_id} at {commit[:12]} is damaged: its hash is {found}, the Hub states {stated}, also after '
-        'it was downloaded anew. It was removed from the cache and not loaded. Try another network, or ask for a new '
-        'push.')
+
+    def __init__(self, repo_id: str, name: str, commit: str, stated: str, **kwargs):
+        self.repo_id, self.name, self.commit, self.stated, self.kwargs = repo_id, name, commit, stated, kwargs
+        self._start(force=False)
+
+    def _start(self, force: bool) -> None:
+        self.path = Path(retrying(
+            hf_hub_download, self.repo_id, self.name, revision=self.commit, force_download=force,
+            but_not=RETRIED_BY_CLIENT, **self.kwargs))
+        pool = ThreadPoolExecutor(1)
+        self._found = pool.submit(file_hash, self.path, self.stated)
+        pool.shutdown(wait=False)
+
+    def verified(self) -> Path:
+        """The path in the cache, once the content is known to be what the Hub states.
+
+        Raises:
+            OSError: It is not, also when downloaded anew. The cache is left without the file.
+        """
+        for again in (True, False):
+            found = self._found.result()
+            if found == self.stated:
+                return self.path
+            forget(self.path)
+            if again:
+                self._start(force=True)
+        raise OSError(
+            f'{self.name} of {self.repo_id} at {self.commit[:12]} is damaged: its hash is {found}, the Hub states '
+            f'{self.stated}, also after it was downloaded anew. It was removed from the cache and not loaded. Try '
+            'another network, or ask for a new push.')
 
 
 def forget(path: Path) -> None:

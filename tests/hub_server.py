@@ -79,7 +79,7 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
         self.query = {k: v[0] for k, v in parse_qs(url.query).items()}
         self.token = (self.headers.get('Authorization') or '').removeprefix('Bearer ') or None
         matches = ((r, re.fullmatch(pattern, url.path)) for r, (m, pattern) in ROUTES.items() if m == self.command)
-        route, match = next((route, match) for route, match in matches if match)
+        route, match = next(((route, match) for route, match in matches if match), ('unknown', None))
         self.owner.log.append((self.host, route, url.path, self.token))
         self.owner.hooks.pop(route, lambda: None)()
         self.fault = self.owner.fault(route, url.path)
@@ -92,6 +92,8 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
             return self.hang_up()
         elif self.fault and self.fault.kind == 'stall' and self.command in ('PUT', 'POST'):
             time.sleep(30)
+        if match is None:
+            return self.send(404, {'error': f'no such page: {self.path}'})
         try:
             with self.owner.lock:
                 parts = {k: unquote(v) for k, v in match.groupdict().items() if v}

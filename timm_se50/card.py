@@ -97,7 +97,7 @@ def render_card(
         base_model=base_model,
         license=license,
         datasets=list(card.datasets) or None,
-        model_name=name,
+        model_name=name if card.results else None,
         metrics=sorted({r['metric'] for r in card.results}) or None,
         eval_results=[_eval_result(r) for r in card.results] or None,
     )

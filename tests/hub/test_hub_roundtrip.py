@@ -28,6 +28,22 @@ def test_all_settings_come_back_in_a_fresh_process(client, server, pushed, local
             'hf_hub_id': hub_id}
 
 
+def test_a_new_head_and_other_channels(client, server, pushed, tmp_path):
+    code = """
+options = dict(num_classes=5, in_chans=3, drop_path_rate=0.1, cache_dir=cache)
+torch.manual_seed(0)
+timms = timm.create_model('hf-hub:ann/model', pretrained=True, **options)
+torch.manual_seed(0)
+ours = timm_se50.pull_from_hub('ann/model', **options)
+out = [digest(timms), digest(ours), ours.fc.out_features, ours.conv1.in_channels, str(timms) == str(ours)]
+"""
+    timms, ours, *rest = client.good(code, cache=tmp_path)
+    assert timms == ours
+    assert rest == [5, 3, True]
+    result = client.run("timm_se50.pull_from_hub('ann/model', cache_dir=cache, features_only=True)", cache=tmp_path)
+    assert 'features_only: use timm.create_model' in result.message
+
+
 def test_what_lies_in_the_repo(server, pushed):
     repo = server.hub.repos['ann/model']
     files = repo.commits[pushed['commit']]

@@ -1,11 +1,9 @@
 """One loopback Hub, one client process and one pushed model for all tests of a session; each test has its own cache."""
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-
 import pytest
 import timm
 import torch
 from hub_client import Client
+from hub_helpers import SETUP
 from hub_server import HubServer
 
 from timm_se50 import save_checkpoint
@@ -13,23 +11,6 @@ from timm_se50 import save_checkpoint
 TOKENS = {
     'hf_annwrite': ('ann', 'write'), 'hf_annread': ('ann', 'read'), 'hf_annold': ('ann', 'expired'),
     'hf_bobwrite': ('bob', 'write')}
-# `model` is there in each fork, and `push()` and `pull()` return what JSON can hold
-SETUP = """
-import dataclasses
-import timm_se50
-
-model = timm.create_model('local-dir:{local}', pretrained=True).bfloat16()
-
-def push(model, repo, **options):
-    return dataclasses.asdict(timm_se50.push_to_hub(model, repo, **options)) | {{'digest': digest(model)}}
-
-def pull(repo, cache, **options):
-    return digest(timm_se50.pull_from_hub(repo, cache_dir=cache, **options))
-
-def file_digest(folder):
-    with open(f'{{folder}}/model.safetensors', 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
-"""
 
 
 @pytest.fixture(scope='session')
@@ -76,19 +57,3 @@ def client(session_server, local):
 def pushed(client):
     """The model pushed to ann/model: what `push_to_hub()` returned, and the hash of its weights as `digest`."""
     return client.good("out = push(model, 'ann/model')")
-
-
-def run_all(run, cases):
-    """`run(case)` for all cases, some at once, since most of their time is spent waiting; the results by case."""
-    with ThreadPoolExecutor(5) as pool:
-        return dict(zip(cases, pool.map(run, cases)))
-
-
-def in_repo(repo, faults):
-    """The same faults for the requests to one repo only."""
-    return [replace(fault, path=rf'{repo}\b.*{fault.path}') for fault in faults]
-
-
-def requests(server, *routes):
-    """How many requests there were to each route."""
-    return tuple(sum(entry[1] == route for entry in server.log) for route in routes)

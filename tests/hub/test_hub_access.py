@@ -2,8 +2,8 @@
 import re
 
 import pytest
-from conftest import SETUP
 from hub_client import Client
+from hub_helpers import SETUP
 
 VERBOSE = 'huggingface_hub.utils.logging.set_verbosity_debug()\n'
 PULL = VERBOSE + 'out = pull(repo, cache, token=token)'

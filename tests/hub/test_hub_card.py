@@ -1,6 +1,7 @@
 """The card: true to the model, valid to the Hub, and nothing in it that nobody said or measured."""
 import pytest
 import timm
+import torch
 from hub_api import card_errors
 from huggingface_hub import ModelCard
 from timm.models import get_arch_pretrained_cfgs
@@ -56,6 +57,20 @@ def test_trained_from_scratch(tmp_path):
     assert '**License of the weights:** not stated' in card.text
     again = saved_card(timm.create_model(f'local-dir:{tmp_path / "m"}'), tmp_path / 'again')
     assert (again.data.base_model, again.data.license) == (None, None)
+
+
+def test_weights_from_a_file(tmp_path):
+    """A file with a tag is that tag's; one without could be anything."""
+    file = tmp_path / 'weights.pth'
+    torch.save(timm.create_model('resnet50', num_classes=2).state_dict(), file)
+    for tag, expected in (('tv_in1k', ('timm/resnet50.tv_in1k', 'bsd-3-clause')), (None, (None, None))):
+        overlay = {'file': str(file), 'num_classes': 2} | ({} if tag else {'tag': None})
+        model = timm.create_model(
+            'se_resnet50_patch.tv_in1k', pretrained=True, num_classes=2, pretrained_cfg_overlay=overlay)
+        card = saved_card(model, tmp_path / f'{tag}')
+        assert (card.data.base_model, card.data.license) == expected
+        again = saved_card(timm.create_model(f'local-dir:{tmp_path}/{tag}'), tmp_path / 'again')
+        assert (again.data.base_model, again.data.license) == expected
 
 
 RESULTS = [

@@ -2,8 +2,8 @@
 from importlib.util import find_spec
 
 import pytest
-from conftest import SETUP
 from hub_client import Client
+from hub_helpers import SETUP
 
 pytestmark = [
     pytest.mark.ecosystem,

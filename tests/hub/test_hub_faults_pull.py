@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from conftest import in_repo, requests, run_all
+from hub_helpers import in_repo, requests, run_all
 from hub_server import Fault
 
 from timm_se50.verify import file_hash

@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from conftest import in_repo, requests, run_all
+from hub_helpers import in_repo, requests, run_all
 from hub_repos import File
 from hub_server import Fault
 

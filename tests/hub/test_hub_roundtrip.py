@@ -1,6 +1,6 @@
 """A model to the Hub and back: everything that went there comes back, in one commit."""
-from conftest import requests
 from hub_client import Client
+from hub_helpers import requests
 from hub_repos import File
 
 LOAD = """

@@ -42,13 +42,15 @@ def perturb(model):
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             noise = torch.rand(tensor.shape, generator=generator)
-            tensor.data.add_(noise.to(tensor.dtype) * 0.02)
+            tensor.data.add_((noise.to(tensor.dtype) - 0.5) * 0.02)
     return model.eval()
 
 
 def expect(model, folder, x):
     with torch.no_grad():
         logits = unwrap_model(model)(x)
+    assert logits.isfinite().all()
+    assert len(logits.unique()) > 1
     save_file({'x': x.contiguous(), 'logits': logits.contiguous()}, f'{folder}.expected')
 
 

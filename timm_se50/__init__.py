@@ -2,6 +2,8 @@
 from .bottleneck import SEBasicBlock, SEBottleneck
 from .card import CardConfig
 from .checkpoint import save_checkpoint
+from .hub import download_checkpoint, pull_from_hub
+from .hub_push import Pushed, push_to_hub
 from .se_resnet50 import se_resnet50_patch, se_resnet50_replace
 from .squeeze_excite import SEConfig, SEModule, se_parameters
 from .surgery import patch_blocks_, replace_blocks_
@@ -9,12 +11,16 @@ from .weights import map_resnet_weights
 
 __all__ = [
     'CardConfig',
+    'Pushed',
     'SEBasicBlock',
     'SEBottleneck',
     'SEConfig',
     'SEModule',
+    'download_checkpoint',
     'map_resnet_weights',
     'patch_blocks_',
+    'pull_from_hub',
+    'push_to_hub',
     'replace_blocks_',
     'save_checkpoint',
     'se_parameters',

@@ -58,6 +58,8 @@ def origin(pretrained_cfg: Mapping[str, Any], card: CardConfig) -> tuple[str | N
     """Hub id and license of the weights that a model started from, None where unknown."""
     if card.base_model != 'auto':
         return card.base_model, None if card.license == 'auto' else card.license
+    if pretrained_cfg.get('file') and not pretrained_cfg.get('tag') and pretrained_cfg.get('source') != 'local-dir':
+        return None, None if card.license == 'auto' else card.license  # weights from a file that no tag is known of
     base_model = pretrained_cfg.get('hf_hub_id')
     if not base_model and pretrained_cfg.get('tag'):  # loaded from a folder, which does not say where it came from
         try:
@@ -97,7 +99,7 @@ def render_card(
         base_model=base_model,
         license=license,
         datasets=list(card.datasets) or None,
-        model_name=name,
+        model_name=name if card.results else None,
         metrics=sorted({r['metric'] for r in card.results}) or None,
         eval_results=[_eval_result(r) for r in card.results] or None,
     )

@@ -43,5 +43,46 @@ def demo(output, as_json, **options):
     click.echo(json.dumps(results) if as_json else report(results, output))
 
 
+@main.command()
+@click.argument('model')
+@click.argument('repo_id')
+@click.option('--checkpoint', type=click.Path(exists=True, dir_okay=False), help='Weights for a MODEL that is a name.')
+@click.option('--model-kwargs', multiple=True, metavar='KEY=VALUE', help='Argument of timm.create_model().')
+@click.option('--portable', is_flag=True, help="Push as timm's own seresnet50 (default SE settings only).")
+@click.option('--card', 'card_file', type=click.Path(exists=True, dir_okay=False), help='JSON: recipe, results, ...')
+@click.option('--overwrite-card', is_flag=True, help='Replace a README.md that is there.')
+@click.option('--revision', help='Branch to commit to.')
+@click.option('--private', is_flag=True, default=None, help='Make a private repo.')
+@click.option('--create-pr', is_flag=True, help='Open a pull request.')
+@click.option('--message', 'commit_message', default='Add model', show_default=True, help='Title of the commit.')
+@click.option('--dry-run', is_flag=True, help='Show files, sizes and card, and send nothing.')
+@click.option('-q', '--quiet', is_flag=True, help='No progress bars.')
+def push(model: str, repo_id: str, checkpoint: str | None, model_kwargs: tuple[str, ...], card_file, **options):
+    """Push MODEL to the Hub as REPO_ID.
+
+    MODEL is a folder that save_checkpoint() made or a name in timm's registry, with its pretrained weights or those of
+    --checkpoint. The token is the one of `hf auth login` or HF_TOKEN.
+    """
+    from .hub_cli import describe_push, load_card, model_of, parse_kwargs
+    from .hub_push import push_to_hub
+    card = load_card(card_file)
+    click.echo(describe_push(push_to_hub(
+        model_of(model, checkpoint, parse_kwargs(model_kwargs)), repo_id, card=card, **options)))
+
+
+@main.command()
+@click.argument('repo_id')
+@click.argument('folder', type=click.Path(file_okay=False))
+@click.option('--revision', help='Branch, tag or commit.')
+@click.option('-q', '--quiet', is_flag=True, help='No progress bars.')
+def pull(repo_id: str, folder: str, revision: str | None, quiet: bool):
+    """Pull REPO_ID from the Hub into FOLDER, every file verified.
+
+    Then: timm.create_model('local-dir:FOLDER', pretrained=True).
+    """
+    from .hub import download_checkpoint
+    click.echo(download_checkpoint(repo_id, folder, revision=revision, quiet=quiet))
+
+
 if __name__ == '__main__':
     main()

@@ -1,0 +1,153 @@
+"""The card: true to the model, valid to the Hub, and nothing in it that nobody said or measured."""
+import pytest
+import timm
+import torch
+from hub_api import card_errors
+from huggingface_hub import ModelCard
+from timm.models import get_arch_pretrained_cfgs
+
+from timm_se50 import CardConfig, SEConfig, patch_blocks_, save_checkpoint
+from timm_se50.card import cards_folder
+
+LICENSES = {
+    'se_resnet50_replace.fb_ssl_yfcc100m_ft_in1k': ('timm/resnet50.fb_ssl_yfcc100m_ft_in1k', 'cc-by-nc-4.0'),
+    'se_resnet50_patch.fb_swsl_ig1b_ft_in1k': ('timm/resnet50.fb_swsl_ig1b_ft_in1k', 'cc-by-nc-4.0'),
+    'se_resnet50_patch.tv_in1k': ('timm/resnet50.tv_in1k', 'bsd-3-clause'),
+    'se_resnet50_replace.a1_in1k': ('timm/resnet50.a1_in1k', 'apache-2.0'),
+    'se_resnet50_replace.se_ra2_in1k': ('timm/seresnet50.ra2_in1k', 'apache-2.0'),
+    'se_resnet50_replace.bamboo': ('timm/resnet50.bamboo', None),
+}
+
+
+def saved_card(model, folder, **options):
+    card = ModelCard.load(save_checkpoint(model, folder, **options) / 'README.md')
+    assert card_errors(str(card)) == []
+    return card
+
+
+@pytest.mark.parametrize('name', LICENSES)
+def test_origin_and_license_are_those_of_the_tag(name, tmp_path):
+    base_model, license = LICENSES[name]
+    card = saved_card(timm.create_model(name, num_classes=2), tmp_path / 'm')
+    assert (card.data.base_model, card.data.license) == (base_model, license)
+    again = saved_card(timm.create_model(f'local-dir:{tmp_path / "m"}'), tmp_path / 'again')
+    assert (again.data.base_model, again.data.license) == (base_model, license)
+
+
+def test_every_tag_has_an_origin():
+    for name in ('se_resnet50_replace', 'se_resnet50_patch'):
+        for cfg in get_arch_pretrained_cfgs(name).values():
+            arch = 'seresnet50' if cfg.tag.startswith('se_') else 'resnet50'
+            assert cfg.hf_hub_id == f'timm/{arch}.{cfg.tag.removeprefix("se_")}'
+
+
+def test_a_live_timm_model(tmp_path):
+    model = patch_blocks_(timm.create_model('resnet50.tv2_in1k', num_classes=2), SEConfig((8, 32), (2, 3), 'pre'))
+    card = saved_card(model, tmp_path / 'm')
+    assert card.data.base_model == 'timm/resnet50.tv2_in1k'
+    assert 'position pre, stages 2, 3, reduction 8, 32' in card.text
+
+
+def test_trained_from_scratch(tmp_path):
+    """The origin that the pretrained cfg names is not claimed, now or when the model is saved once more."""
+    model = timm.create_model('se_resnet50_patch', num_classes=2)
+    card = saved_card(model, tmp_path / 'm', card=CardConfig(base_model=None))
+    assert (card.data.base_model, card.data.license) == (None, None)
+    assert 'Started from' not in card.text
+    assert '**License of the weights:** not stated' in card.text
+    again = saved_card(timm.create_model(f'local-dir:{tmp_path / "m"}'), tmp_path / 'again')
+    assert (again.data.base_model, again.data.license) == (None, None)
+
+
+def test_weights_from_a_file(tmp_path):
+    """A file with a tag is that tag's; one without could be anything."""
+    file = tmp_path / 'weights.pth'
+    torch.save(timm.create_model('resnet50', num_classes=2).state_dict(), file)
+    for tag, expected in (('tv_in1k', ('timm/resnet50.tv_in1k', 'bsd-3-clause')), (None, (None, None))):
+        overlay = {'file': str(file), 'num_classes': 2} | ({} if tag else {'tag': None})
+        model = timm.create_model(
+            'se_resnet50_patch.tv_in1k', pretrained=True, num_classes=2, pretrained_cfg_overlay=overlay)
+        card = saved_card(model, tmp_path / f'{tag}')
+        assert (card.data.base_model, card.data.license) == expected
+        again = saved_card(timm.create_model(f'local-dir:{tmp_path}/{tag}'), tmp_path / 'again')
+        assert (again.data.base_model, again.data.license) == expected
+
+
+RESULTS = [
+    {'dataset': 'ImageNet-1k', 'split': 'validation', 'metric': 'accuracy', 'value': 0.81, 'how': 'validate.py, 224'},
+    {'dataset': 'scikit-learn digits', 'metric': 'top-1', 'value': 97.5, 'how': 'timm-se50 demo'},
+]
+
+
+def test_recipe_and_results(tmp_path):
+    model = timm.create_model('se_resnet50_patch', num_classes=2)
+    options = CardConfig(
+        license='mit', recipe={'epochs': 30, 'optimizer': 'lamb'}, results=RESULTS, datasets=['imagenet-1k'])
+    card = saved_card(model, tmp_path / 'm', card=options)
+    assert card.data.license == 'mit'
+    assert card.data.datasets == ['imagenet-1k']
+    first, second = card.data.eval_results
+    assert (first.dataset_type, first.dataset_split, first.metric_type, first.metric_value) == (
+        'imagenet-1k', 'validation', 'accuracy', 0.81)
+    assert (second.dataset_name, second.dataset_type, second.metric_value) == (
+        'scikit-learn digits', 'scikit-learn-digits', 97.5)
+    assert '- epochs: 30\n- optimizer: lamb\n' in card.text
+    assert '- accuracy on ImageNet-1k (validation): **0.81**. Measured by: validate.py, 224' in card.text
+    again = timm.create_model(f'local-dir:{tmp_path / "m"}')
+    assert again.pretrained_cfg['license'] == 'mit'
+
+
+def test_no_figures_unless_given(tmp_path):
+    card = saved_card(timm.create_model('se_resnet50_replace.a1_in1k'), tmp_path / 'm')
+    assert card.data.eval_results is None
+    assert 'model-index' not in card.content
+    for heading in ('## Results', '## Training'):
+        assert heading not in card.text
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'how': None}, r"results\[1\]: 'how' is missing or unknown"),
+    ({'top5': 1}, r"results\[1\]: 'top5' is missing or unknown"),
+    ({'value': '97 %'}, r"results\[1\]: 'value' is '97 %'; expected a number"),
+])
+def test_results_that_do_not_say_enough(change, message):
+    result = {k: v for k, v in (RESULTS[1] | change).items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        CardConfig(results=[RESULTS[0], result])
+
+
+def test_snippets_are_for_who_reads_them(client, server):
+    code = """
+plain = timm_se50.push_to_hub(model, 'ann/x', dry_run=True).card
+model = timm.create_model('se_resnet50_replace', num_classes=3)
+out = [plain, timm_se50.push_to_hub(model, 'ann/x', dry_run=True, portable=True).card]
+"""
+    plain, portable = client.good(code)
+    for card in (plain, portable):
+        assert card_errors(card) == []
+        assert "timm.create_model('hf-hub:ann/x', pretrained=True)" in card
+        assert "timm_se50.pull_from_hub('ann/x')" in card
+    assert "import timm_se50  # pip install timm-se50; registers" in plain
+    assert 'AutoModelForImageClassification' not in plain
+    assert "import timm_se50  # pip" not in portable
+    assert "AutoModelForImageClassification.from_pretrained('ann/x')" in portable
+    assert "seresnet50" in portable
+    assert server.log == []
+
+
+def test_a_card_that_the_hub_would_not_take_is_refused_before_anything_is_sent(client, server):
+    code = "push(model, 'ann/bad', card=timm_se50.CardConfig(license='my own'))"
+    result = client.run(code)
+    assert 'ValueError' in result.error, result.log
+    assert 'Invalid metadata in README.md' in result.message
+    assert '"license" must be one of' in result.message
+    assert server.hub.repos['ann/bad'].messages == ['initial']
+
+
+def test_the_cards_of_the_models():
+    names = sorted(path.name for path in cards_folder().iterdir())
+    assert names == ['se_resnet50_patch.md', 'se_resnet50_replace.md', 'template.md']
+    for name in names[:2]:
+        card = ModelCard.load(cards_folder() / name)
+        assert card_errors(str(card)) == []
+        assert (card.data.library_name, card.data.pipeline_tag) == ('timm', 'image-classification')

@@ -1,0 +1,74 @@
+"""The commands push and pull, as a user types them."""
+import json
+import re
+
+import pytest
+
+CLI = """
+from click.testing import CliRunner
+import timm_se50.cli
+result = CliRunner().invoke(timm_se50.cli.main, args)
+out = [result.exit_code, result.output]
+"""
+
+
+def run(client, *args):
+    return client.good(CLI, args=[str(arg) for arg in args])
+
+
+def test_push_and_pull_a_folder(client, server, local, tmp_path):
+    code, output = run(client, 'push', local, 'ann/cli', '--message', 'From the shell', '-q')
+    assert code == 0, output
+    repo = server.hub.repos['ann/cli']
+    assert output == f'{server.url}/ann/cli/commit/{repo.refs["main"]}\n'
+    assert repo.messages == ['initial', 'From the shell']
+    code, output = run(client, 'push', local, 'ann/cli', '-q')
+    assert (code, output.endswith('holds the same already; no commit was made.\n')) == (0, True)
+
+    code, output = run(client, 'pull', 'ann/cli', tmp_path / 'm', '--revision', repo.refs['main'], '-q')
+    assert (code, output) == (0, f'{tmp_path / "m"}\n')
+    for name in ('model.safetensors', 'config.json'):
+        assert (tmp_path / 'm' / name).read_bytes() == (local / name).read_bytes()
+
+
+def test_dry_run_of_a_checkpoint_of_train_py(client, server, local, tmp_path):
+    card = tmp_path / 'card.json'
+    card.write_text(json.dumps({'recipe': {'epochs': 2}, 'base_model': None}))
+    client.good("""
+model = timm.create_model('se_resnet50_patch', num_classes=5, se_stages=(4,))
+saver = timm.utils.CheckpointSaver(model, torch.optim.SGD(model.parameters(), 0.1), checkpoint_dir=folder,
+                                   recovery_dir=folder)
+saver.save_checkpoint(0, 1.0)
+""", folder=tmp_path)
+    code, output = run(
+        client, 'push', 'se_resnet50_patch', 'ann/dry', '--checkpoint', tmp_path / 'last.pth.tar', '--card', card,
+        '--model-kwargs', 'num_classes=5', '--model-kwargs', 'se_stages=(4,)', '--dry-run')
+    assert code == 0, output
+    assert re.search(r'^ +\d+,\d{3},\d{3} bytes  model.safetensors$', output, re.MULTILINE)
+    assert '- epochs: 2' in output
+    assert '- **Classes:** 5' in output
+    assert 'base_model' not in output
+    assert server.log == []
+
+
+def test_private_and_pull_request(client, server, local):
+    code, output = run(client, 'push', local, 'ann/cli-private', '--private', '-q')
+    assert code == 0, output
+    assert server.hub.repos['ann/cli-private'].private
+    code, output = run(client, 'push', local, 'ann/cli-private', '--create-pr', '--overwrite-card', '-q')
+    assert 'no commit was made' in output
+
+
+@pytest.mark.parametrize(('args', 'message'), [
+    (['pull', 'ann/none', 'here', '-q'], r"Error: There is no model repo 'ann/none' at \S+, or it is private."),
+    (['push', 'se_resnet50_patch', 'a/b', '--model-kwargs', 'x', '--dry-run'], "'x': expected KEY=VALUE"),
+    (['push', 'resnet_50', 'a/b', '--dry-run'], r'Unknown model \(resnet_50\)'),
+    (['push', '{local}', 'a/b', '--portable', '--dry-run'], 'Error: portable=True: .* leave portable out'),
+    (['push', '{local}', 'a/b', '--card', '{local}/README.md', '--dry-run'], 'Expected a JSON object with keys of'),
+])
+def test_an_error_is_one_line(args, message, client, server, local):
+    code, output = run(client, *(str(arg).format(local=local) for arg in args))
+    assert code == 1
+    assert re.search(message, output), output
+    assert output.startswith('Error: ')
+    assert len(output.splitlines()) == 1

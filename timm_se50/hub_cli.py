@@ -1,0 +1,71 @@
+"""What the commands `push` and `pull` do, beside what hub.py and hub_push.py do."""
+import ast
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import safe_open
+from torch import nn
+
+from .card import CardConfig
+from .hub_push import Pushed
+
+__all__ = ['describe_push', 'load_card', 'model_of', 'parse_kwargs']
+
+
+def parse_kwargs(pairs: Iterable[str]) -> dict[str, Any]:
+    """('num_classes=10', 'act_layer=silu') -> keyword arguments, as timm's scripts parse --model-kwargs.
+
+    Raises:
+        ValueError: One has no `=`.
+    """
+    kwargs = {}
+    for pair in pairs:
+        key, equals, value = pair.partition('=')
+        if not equals:
+            raise ValueError(f'--model-kwargs {pair!r}: expected KEY=VALUE, for example num_classes=10.')
+        try:
+            kwargs[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            kwargs[key] = value  # a name
+    return kwargs
+
+
+def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.Module:
+    """The model in a folder that `save_checkpoint()` made, or of a name in timm's registry.
+
+    Args:
+        source: The folder or name.
+        checkpoint: File with weights for a name, for example of timm's train.py; None for the pretrained weights.
+        kwargs: Arguments of `timm.create_model()`.
+    """
+    if Path(source).is_dir():
+        model = timm.create_model(f'local-dir:{source}', pretrained=True, **kwargs)
+        with safe_open(Path(source, 'model.safetensors'), 'pt') as f:  # timm makes a float32 model of any
+            return model.to(f.get_tensor('conv1.weight').dtype)
+    return timm.create_model(source, pretrained=checkpoint is None, checkpoint_path=checkpoint, **kwargs)
+
+
+def load_card(path: str | None) -> CardConfig:
+    """The card's settings from a JSON file.
+
+    Raises:
+        ValueError: It is not JSON, or has a key that CardConfig has not.
+    """
+    if path is None:
+        return CardConfig()
+    try:
+        return CardConfig(**json.loads(Path(path).read_text(encoding='utf-8')))
+    except (json.JSONDecodeError, TypeError) as e:
+        raise ValueError(f'--card {path}: {e}. Expected a JSON object with keys of '
+                         f'{sorted(CardConfig.__dataclass_fields__)}.') from e
+
+
+def describe_push(pushed: Pushed) -> str:
+    """What a push did, or would do, in a few lines."""
+    if pushed.commit is None:
+        files = '\n'.join(f'{size:>12,} bytes  {name}' for name, size in pushed.files.items())
+        return f'Would push to {pushed.repo_id}:\n{files}\n\n{pushed.card}'
+    return f'{pushed.url}' if pushed.changed else f'{pushed.url} holds the same already; no commit was made.'

@@ -2,39 +2,13 @@
 import pytest
 import timm
 import torch
+from helpers import ROUTES, settle_
 from safetensors.torch import save_file
 
 import timm_se50
 
-ROUTES = ('replace', 'patch')
-
 # The images are small: a second thread gains nothing on a free machine and costs tenfold on a busy one.
 torch.set_num_threads(1)
-
-
-def settle_(model: torch.nn.Module) -> torch.nn.Module:
-    """Give a new model what a trained one has: norms that are no identity, and running statistics of real batches.
-
-    timm initialises the last norm of each block to zero; left so, an error in the residual branch would not show.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.GroupNorm)):
-            torch.nn.init.uniform_(module.weight, 0.3, 1.0, generator=generator)
-            torch.nn.init.normal_(module.bias, 0.0, 0.2, generator=generator)
-    with torch.no_grad():
-        for _ in range(3):
-            model.train()(torch.randn(8, model.in_chans, 64, 64, generator=generator))
-    return model.eval()
-
-
-def shake_(model: torch.nn.Module) -> torch.nn.Module:
-    """Give each SE module weights of its own, so that no gate is neutral and no two are alike."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in timm_se50.se_parameters(model):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model
 
 
 @pytest.fixture(scope='session')
@@ -85,9 +59,3 @@ def route(request):
 def insert_(route):
     """The public function of a route."""
     return {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}[route]
-
-
-def changed(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
-    """Keys whose tensors are not bit for bit those of an earlier state dict (or are not in both)."""
-    now = model.state_dict()
-    return sorted(now.keys() ^ before.keys()) + [k for k in now if k in before and not torch.equal(now[k], before[k])]

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from conftest import changed, settle_
+from helpers import changed, settle_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn

@@ -4,7 +4,7 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import changed, shake_
+from helpers import changed, shake_
 from timm.models import load_checkpoint
 
 from timm_se50 import map_resnet_weights

@@ -4,7 +4,7 @@ import itertools
 import pytest
 import timm
 import torch
-from conftest import ROUTES, changed, settle_, shake_
+from helpers import ROUTES, changed, settle_, shake_
 from torch.nn import functional as F
 
 from timm_se50 import SEConfig, SEModule, patch_blocks_, replace_blocks_

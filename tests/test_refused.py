@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import timm
 import torch
-from conftest import changed
+from helpers import changed
 from safetensors.torch import save_file
 
 from timm_se50 import SEConfig, map_resnet_weights

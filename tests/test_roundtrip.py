@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from conftest import settle_, shake_
+from helpers import settle_, shake_
 
 from timm_se50 import SEConfig, SEModule
 

@@ -2,7 +2,7 @@
 import pytest
 import timm
 import torch
-from conftest import ROUTES, shake_
+from helpers import ROUTES, shake_
 from timm.models.resnet import Bottleneck
 
 import timm_se50

@@ -2,7 +2,7 @@
 import pytest
 import timm
 import torch
-from conftest import settle_, shake_
+from helpers import settle_, shake_
 
 
 @pytest.fixture(scope='module')

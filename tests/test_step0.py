@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import ROUTES
+from helpers import ROUTES
 
 from timm_se50 import SEConfig, se_parameters
 

@@ -1,7 +1,7 @@
 """The pretrained tags are timm's, read from its registry."""
 import pytest
 import timm
-from conftest import ROUTES
+from helpers import ROUTES
 from timm.models import get_arch_pretrained_cfgs, is_model_pretrained
 
 SOURCES = [(cfg.architecture, cfg.tag) for arch in ('resnet50', 'seresnet50')

@@ -17,7 +17,7 @@ def pull(repo, cache, **options):
 
 def file_digest(folder):
     with open(f'{{folder}}/model.safetensors', 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
+        return hashlib.sha256(f.read()).hexdigest()
 """
 
 

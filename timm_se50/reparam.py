@@ -31,8 +31,8 @@ def fuse_block(block: nn.Module) -> nn.Module:
         block: An `SEBottleneck` or `SEBasicBlock`, its norms folded already or not.
 
     Returns:
-        An `InferenceBottleneck`, or a block of the same class, its norms folded, if SE is at another position or is
-        not all in plain convolutions; in eval mode.
+        An `InferenceBottleneck`, or a block of the same class, its norms folded, if SE is at another position or a
+        layer does not fold; in eval mode.
     """
     new: Any = copy.deepcopy(block).eval()
     for name in ('conv1', 'conv2', 'conv3'):
@@ -115,7 +115,7 @@ def _add_gated_conv(
     """`shortcut + gate * conv(x)` for a 1x1 convolution and a gate of (N, C, 1, 1)."""
     # A new tensor: the shortcut may be the block's input, which a hook or the caller may hold. With the bias, the copy
     # is no pass of its own.
-    out = torch.add(shortcut, gate * bias[:, None, None])
+    out = torch.add(shortcut, (gate * bias[:, None, None]).to(x.dtype))  # under autocast the weights are float32
     weight = (weight.flatten(1) * gate.flatten(2)).to(x.dtype)  # (N, C, width)
     if out.is_contiguous():
         out.view(out.shape[0], out.shape[1], -1).baddbmm_(weight, x.flatten(2))
@@ -163,15 +163,16 @@ def _folds(conv: Any, norm: Any) -> bool:
 
 
 def _se_folds(block: Any) -> bool:
-    """Whether SE folds into the last convolution of a block whose norms are folded."""
-    if not _plain(block.se, SEModule) or type(getattr(block, 'bn3', None)) is not nn.Identity:
+    """Whether an `InferenceBottleneck` can stand for a block, once its norms are folded."""
+    norms = (getattr(block, name, None) for name in ('bn1', 'bn2', 'bn3'))
+    if not _plain(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
         return False
     plain = all(_plain(conv, nn.Conv2d) and conv.groups == 1 for conv in (block.conv3, block.se.fc1, block.se.fc2))
     return plain and block.conv3.bias is not None
 
 
 def _plain(module: Any, *classes: type[nn.Module]) -> bool:
-    """Whether a module computes what its class does: a subclass, a parametrized or pruned module may not."""
+    """Whether a module computes what its class does: a subclass or a parametrized module may not."""
     return type(module) in classes and not (module._forward_pre_hooks or module._forward_hooks)
 
 

@@ -54,8 +54,11 @@ def report(results: dict[str, Any], folder: Path) -> None:
 def _about(record: dict[str, Any]) -> str:
     m = record['machine']
     versions = ', '.join(f'{k} {v}' for k, v in m['versions'].items())
-    rounds = f'; medians of {record["rounds"]} rounds, {record["clock"]}' if 'rounds' in record else ''
-    return (f'{m["date"]}; {m["cpu"]}, {m["threads"]} threads on {m["cores"]} cores, load {m["load"]:.1f}; '
+    rounds = ''
+    if 'rounds' in record:
+        clock = 'processor time' if record['clock'] == 'process_time' else 'time passed'
+        rounds = f'; medians of {record["rounds"]} rounds of {clock}'
+    return (f'{m["date"]}; {m["cpu"]}, {m["threads"]} thread(s) on {m["cores"]} cores, load {m["load"]:.1f}; '
             f'{versions}{rounds}.')
 
 
@@ -71,7 +74,7 @@ def _plot(speeds: dict[str, Any], path: Path) -> None:
         ax.set_title(f'batch {batch_size}')
         ax.set_xlabel("speed, timm's eager seresnet50 = 1")
     m = next(iter(speeds.values()))['machine']
-    fig.suptitle(f'{m["cpu"]}, {m["threads"]} threads, torch {m["versions"]["torch"]}, {m["date"]}', fontsize=9)
+    fig.suptitle(f'{m["cpu"]}, {m["threads"]} thread(s), torch {m["versions"]["torch"]}, {m["date"]}', fontsize=9)
     fig.tight_layout()
     fig.savefig(path, dpi=120)
     plt.close(fig)

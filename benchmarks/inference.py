@@ -4,12 +4,12 @@ python benchmarks/inference.py
 """
 import argparse
 import copy
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import onnxruntime
@@ -19,6 +19,7 @@ from common import RESULTS, interleave, median_ratio, update_json
 from inference_report import report
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 import timm_se50  # noqa: F401  registers the models
@@ -124,25 +125,18 @@ def growth(rounds: int, clock: Callable[[], float]) -> dict:
     return {'rounds': rounds, 'clock': clock.__name__, 'rows': rows}
 
 
-def peak(args: tuple[str, int]) -> float:
-    """MiB that a forward pass adds to a process at its peak; Linux tells."""
-    name, batch_size = args
-    model, images = make_model(name), make_images(batch_size)
-    with torch.no_grad():
-        model(images[:1, :, :64, :64])
-        Path('/proc/self/clear_refs').write_text('5')  # the peak is now what is resident
-        before = _status('VmRSS')
+def peak(model: nn.Module, images: Tensor) -> float:
+    """MiB that a forward pass holds at its peak beyond weights and images, by PyTorch's count of its allocations."""
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         model(images)
-    return (_status('VmHWM') - before) / 1024
-
-
-def _status(key: str) -> int:
-    return next(int(line.split()[1]) for line in Path('/proc/self/status').open() if line.startswith(key))
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == '[memory]']
+    held = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(held) / 2 ** 20
 
 
 def memory() -> dict:
-    with get_context('spawn').Pool(1, maxtasksperchild=1) as pool:  # each in a process that ran nothing before
-        return {str(n): {name: pool.apply(peak, ((name, n),)) for name in tqdm(EAGER)} for n in (1, 8)}
+    models = {name: make_model(name) for name in EAGER}
+    return {str(n): {name: peak(m, make_images(n)) for name, m in models.items()} for n in (1, 8)}
 
 
 def agreement(images: int = 48) -> dict:

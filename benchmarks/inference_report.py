@@ -24,7 +24,8 @@ def report(results: dict[str, Any], folder: Path) -> None:
         lines.append('')
     if 'memory' in results:
         record = dict(results['memory'])
-        lines += ['## Memory', '', 'MiB that a forward pass adds to the process at its peak. ' + _about(record), '']
+        lines += ['## Memory', '']
+        lines += ['MiB that a forward pass holds at its peak beyond weights and images. ' + _about(record), '']
         del record['machine']
         names = list(next(iter(record.values())))
         lines += ['| batch | ' + ' | '.join(names) + ' |', '| --- ' * (len(names) + 1) + '|']

@@ -5,6 +5,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from .reparam import fuse_block
 from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']
@@ -42,6 +43,10 @@ class SEBlock(nn.Module):
     def se_position(self) -> str:
         """Where the SE module is, a key of `POSITIONS`."""
         return next(position for position, name in POSITIONS.items() if getattr(self, name) is not None)
+
+    def fuse(self) -> nn.Module:
+        """The block's inference form; `timm.models.reparameterize_model()` looks for this name."""
+        return fuse_block(self)
 
     __jit_unused_properties__: ClassVar[list[str]] = ['se_position']
 

@@ -1,5 +1,6 @@
 """The two models, as timm knows them."""
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from .bottleneck import SEBlock
+from .deferred_init import DeferredInit
 from .recognise import is_se_key
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
@@ -31,6 +33,7 @@ class SEResNet(ResNet):
         se_reduction: As `SEConfig.reduction`.
         se_stages: As `SEConfig.stages`.
         se_position: As `SEConfig.position`.
+        init_context: What the plain ResNet's weights are initialized in.
         **kwargs: Arguments of timm's ResNet.
     """
 
@@ -41,10 +44,12 @@ class SEResNet(ResNet):
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
+            init_context: AbstractContextManager = nullcontext(),
             **kwargs,
     ):
         config = SEConfig(se_reduction, se_stages, se_position)
-        super().__init__(*args, **kwargs)
+        with init_context:
+            super().__init__(*args, **kwargs)
         insert_se_(self, config, convert, neutral=False)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
@@ -82,13 +87,18 @@ default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _
 
 def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
     model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+    deferred = DeferredInit()
+    if pretrained:
+        model_args['init_context'] = deferred
     try:
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             SEResNet, variant, pretrained, pretrained_filter_fn=map_resnet_weights, **dict(model_args, **kwargs))
     except SafetensorError as e:
         # timm names the file in no error, and safetensors only has its bytes
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         raise RuntimeError(f'{cfg.file or cfg.hf_hub_id}: not a whole safetensors file ({e}); get it anew.') from e
+    deferred.settle()
+    return model
 
 
 @register_model

@@ -1,0 +1,70 @@
+"""What the benchmarks share: what they ran on, and interleaved timing."""
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / 'results'
+
+
+def machine() -> dict[str, Any]:
+    """Machine, versions and date, to stand beside every figure; load is of the last minute, in processes."""
+    cpu = platform.processor()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.exists():
+        cpu = next((line.partition(':')[2].strip() for line in cpuinfo.open() if line.startswith('model name')), cpu)
+    return {
+        'date': date.today().isoformat(),
+        'cpu': cpu,
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'isa': torch.backends.cpu.get_cpu_capability(),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'load': os.getloadavg()[0],
+        'python': platform.python_version(),
+        'versions': {name: version(name) for name in ('torch', 'timm', 'onnxruntime')},
+    }
+
+
+def interleave(
+        runs: Mapping[str, Callable[[], Any]],
+        rounds: int,
+        warmup: int = 2,
+        clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each run in each round. A round has every run once, so that what slows the machine slows them all.
+
+    On a machine that others use as well, `time.process_time` and one thread leave out the time that others had.
+    """
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            times[name].append(clock() - start)
+    return times
+
+
+def median_ratio(of: list[float], to: list[float]) -> float:
+    """Median over the rounds of the ratio of two runs within a round."""
+    return statistics.median(a / b for a, b in zip(of, to))
+
+
+def update_json(path: Path, part: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Put one part of the results into a file, with the machine it was measured on; return all parts."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[part] = {**record, 'machine': machine()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + '\n')
+    return results

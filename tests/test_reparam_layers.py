@@ -1,0 +1,79 @@
+"""The inference form of a block leaves alone what it cannot fold."""
+import pytest
+import torch
+from conftest import shake_
+from timm.layers import freeze_batch_norm_2d
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from timm_se50.reparam import InferenceBottleneck
+
+# Of the largest output: one block's float64 arithmetic, in another order.
+FLOAT64 = 1e-12
+
+
+@pytest.fixture
+def block(create):
+    return shake_(create('patch')).double().layer2[0]
+
+
+def check(block, fused):
+    x = torch.randn(2, 256, 32, 32, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    with torch.no_grad():
+        expected = block(x)
+        assert ((fused(x) - expected).abs().max() / expected.abs().max()).item() < FLOAT64
+
+
+def norms(block):
+    return [name for name, m in block.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def test_frozen_batch_norm_folds(block):
+    block = freeze_batch_norm_2d(block)
+    fused = block.fuse()
+    assert type(fused) is InferenceBottleneck
+    assert not any('running_var' in key for key in fused.state_dict())
+    check(block, fused)
+
+
+def test_batch_norm_without_affine_folds(block):
+    for name in ('bn1', 'bn2', 'bn3'):
+        norm = getattr(block, name)
+        norm.weight = norm.bias = None
+    assert norms(block.fuse()) == []
+    check(block, block.fuse())
+
+
+def test_batch_norm_without_running_statistics_stays(block):
+    block.bn3.running_mean = block.bn3.running_var = None
+    fused = block.fuse()
+    assert norms(fused) == ['bn3']
+    check(block, fused)
+
+
+def test_subclass_stays(block):
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    block.bn2.__class__ = Doubled
+    fused = block.fuse()
+    assert norms(fused) == ['bn2']
+    check(block, fused)
+
+
+@pytest.mark.parametrize('change_', [
+    lambda module: parametrizations.weight_norm(getattr(module, 'fc1', module)),
+    lambda module: module.register_forward_hook(lambda module, args, out: 2 * out),
+], ids=['parametrized', 'hooked'])
+@pytest.mark.parametrize('name', ['conv1', 'conv3', 'downsample.0', 'se', 'se.fc1'])
+def test_changed_convolution_stays(block, name, change_):
+    change_(block.get_submodule(name))
+    check(block, block.fuse())
+
+
+def test_frozen_parameters_stay_frozen(block):
+    block.requires_grad_(False)
+    block.conv2.requires_grad_(True)
+    fused = block.fuse()
+    assert {name for name, p in fused.named_parameters() if p.requires_grad} == {'conv2.weight', 'conv2.bias'}

@@ -1,0 +1,191 @@
+"""The inference form of an SE block, which `timm.models.reparameterize_model()` puts in its place.
+
+BatchNorm goes into the convolutions before it. In an `SEBottleneck` of the standard position so does most of SE:
+
+- A 1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input, which has a quarter of the
+  channels: `fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(h))`, with the product of the two made once, in float64.
+- The gate scales rows of conv3's weight as well as channels of its output. On a large map that is less data, and then
+  conv3 is a matrix product that adds to the shortcut in place: neither its output nor the scaled one is ever written.
+"""
+import copy
+from typing import Any
+
+import torch
+from timm.layers import register_notrace_module
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from .squeeze_excite import SEModule
+
+__all__ = ['InferenceBottleneck', 'fuse_block']
+
+
+def fuse_block(block: nn.Module) -> nn.Module:
+    """Make the inference form of an SE block; `block` is left as it is and shares no tensor with it.
+
+    Whatever the mode of `block`, the result computes what the block computes in eval mode, up to rounding. What acts
+    in training only is gone. A norm that does not fold (GroupNorm, BatchNorm without running statistics) stays.
+
+    Args:
+        block: An `SEBottleneck` or `SEBasicBlock`, its norms folded already or not.
+
+    Returns:
+        An `InferenceBottleneck`, or a block of the same class, its norms folded, if SE is at another position or a
+        layer does not fold; in eval mode.
+    """
+    new: Any = copy.deepcopy(block).eval()
+    for name in ('conv1', 'conv2', 'conv3'):
+        norm = name.replace('conv', 'bn')
+        if _folds(getattr(new, name, None), getattr(new, norm, None)):
+            _fold_(getattr(new, name), getattr(new, norm))
+            setattr(new, norm, nn.Identity())
+    if isinstance(new.downsample, nn.Sequential):
+        new.downsample = _fold_sequential(new.downsample)
+    new.drop_path, new.drop_block = None, nn.Identity()
+    return InferenceBottleneck(new) if _se_folds(new) else new
+
+
+class InferenceBottleneck(nn.Module):
+    """An `SEBottleneck` of the standard position, for inference.
+
+    Args:
+        block: The block, its norms folded; it gives away its submodules.
+    """
+
+    def __init__(self, block: Any):
+        super().__init__()
+        self.conv1, self.act1, self.conv2, self.act2 = block.conv1, block.act1, block.conv2, block.act2
+        self.aa, self.conv3, self.act3, self.downsample = block.aa, block.conv3, block.act3, block.downsample
+        self.gate = _Gate(block.se, block.conv3)
+        self.stride, self.dilation = block.stride, block.dilation  # as timm's blocks have them
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+
+        x = self.conv1(x)
+        x = self.act1(x)
+
+        x = self.conv2(x)
+        x = self.act2(x)
+        x = self.aa(x)
+
+        gate, bias = self.gate(x), self.conv3.bias
+        assert bias is not None  # for TorchScript, to which it may be
+        # A recorded graph takes any size later, and its compiler fuses the scaling, the addition and the activation.
+        if not _is_recorded() and x.shape[2] * x.shape[3] > x.shape[1] and x.dtype == shortcut.dtype:
+            x = _add_gated_conv(shortcut, x, self.conv3.weight, bias, gate)
+        else:
+            x = torch.addcmul(shortcut, self.conv3(x), gate)
+        return self.act3(x)
+
+
+# timm's FX feature extraction takes the block as a whole: it cannot record a choice by size
+register_notrace_module(InferenceBottleneck)
+
+
+class _Gate(nn.Module):
+    """The gate of an SE module behind `conv`, (N, C, 1, 1), from the input of `conv`."""
+
+    def __init__(self, se: Any, conv: Any):
+        super().__init__()
+        fc1, fc2, conv3 = (_float64(m.weight).flatten(1) for m in (se.fc1, se.fc2, conv))
+        bias1, bias2, bias3 = (_float64(m.bias) for m in (se.fc1, se.fc2, conv))
+        # linear layers, not 1x1 convolutions, which cost more on a vector
+        self.fc1 = _linear(fc1 @ conv3, fc1 @ bias3 + bias1, se.fc1.weight)
+        self.act = se.act
+        self.fc2 = _linear(fc2, bias2, se.fc2.weight)
+        self.gate_scale = se.gate_scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc2(self.act(self.fc1(x.mean((2, 3))))).sigmoid()
+        if self.gate_scale != 1.0:
+            x = x * self.gate_scale
+        return x[:, :, None, None]
+
+
+def _add_gated_conv(
+        shortcut: torch.Tensor,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        gate: torch.Tensor,
+) -> torch.Tensor:
+    """`shortcut + gate * conv(x)` for a 1x1 convolution and a gate of (N, C, 1, 1)."""
+    # A new tensor: the shortcut may be the block's input, which a hook or the caller may hold. With the bias, the copy
+    # is no pass of its own.
+    out = torch.add(shortcut, (gate * bias[:, None, None]).to(x.dtype))  # under autocast the weights are float32
+    weight = (weight.flatten(1) * gate.flatten(2)).to(x.dtype)  # (N, C, width)
+    if out.is_contiguous():
+        out.view(out.shape[0], out.shape[1], -1).baddbmm_(weight, x.flatten(2))
+        return out
+    out = out.contiguous(memory_format=torch.channels_last)
+    pixels = out.permute(0, 2, 3, 1)
+    pixels.view(out.shape[0], -1, out.shape[1]).baddbmm_(x.permute(0, 2, 3, 1).flatten(1, 2), weight.mT)
+    return out
+
+
+def _is_recorded() -> bool:
+    """Whether torch.compile, torch.export, torch.onnx or torch.jit.trace is recording."""
+    if torch.jit.is_scripting():
+        return False
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _fold_sequential(layers: nn.Sequential) -> nn.Sequential:
+    """The layers of a shortcut, less each norm that folds into the convolution before it."""
+    folded: list[nn.Module] = []
+    for layer in layers:
+        if folded and _folds(folded[-1], layer):
+            _fold_(folded[-1], layer)
+        else:
+            folded.append(layer)
+    return nn.Sequential(*folded)
+
+
+def _fold_(conv: Any, norm: Any) -> None:
+    """Put a norm into the weight and bias of the convolution before it."""
+    like = conv.weight
+    weight, bias = fuse_conv_bn_weights(
+        _float64(conv.weight), None if conv.bias is None else _float64(conv.bias),
+        _float64(norm.running_mean), _float64(norm.running_var), norm.eps,
+        None if norm.weight is None else _float64(norm.weight), None if norm.bias is None else _float64(norm.bias))
+    conv.weight, conv.bias = _parameter(weight, like), _parameter(bias, like)
+
+
+def _folds(conv: Any, norm: Any) -> bool:
+    return (
+        _plain(conv, nn.Conv2d)
+        and _plain(norm, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+        and norm.running_mean is not None
+    )
+
+
+def _se_folds(block: Any) -> bool:
+    """Whether an `InferenceBottleneck` can stand for a block, once its norms are folded."""
+    norms = (getattr(block, name, None) for name in ('bn1', 'bn2', 'bn3'))
+    if not _plain(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
+        return False
+    plain = all(_plain(conv, nn.Conv2d) and conv.groups == 1 for conv in (block.conv3, block.se.fc1, block.se.fc2))
+    return plain and block.conv3.bias is not None
+
+
+def _plain(module: Any, *classes: type[nn.Module]) -> bool:
+    """Whether a module computes what its class does: a subclass or a parametrized module may not."""
+    return type(module) in classes and not (module._forward_pre_hooks or module._forward_hooks)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor, like: nn.Parameter) -> nn.Linear:
+    linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    linear.weight, linear.bias = _parameter(weight.contiguous(), like), _parameter(bias, like)
+    return linear
+
+
+def _parameter(x: torch.Tensor, like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(x.detach().to(like), requires_grad=like.requires_grad)
+
+
+def _float64(x: torch.Tensor) -> torch.Tensor:
+    """In double precision, and on the CPU, since not every device has that."""
+    return x.detach().cpu().double()

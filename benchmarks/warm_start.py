@@ -28,12 +28,13 @@ from study.train import Recipe, train
 def main() -> None:
     args = _parse()
     torch.set_num_threads(args.threads)
-    tasks = {t.name: t for t in (load_fashion_task(args.data, args.test_images), load_digits_task())}
+    tasks = {t.name: t for t in (load_fashion_task(args.data, args.test_images), load_digits_task(args.test_images))}
     source_recipe = Recipe(args.source_steps, args.source_lr, args.batch_size, amp=args.amp)
     recipe = Recipe(args.steps, args.lr, args.batch_size, amp=args.amp)
     settings = {
-        'source': asdict(source_recipe), 'recipe': asdict(recipe), 'test_images': {t: len(tasks[t].test[1]) for t in tasks},
-        'train_images': {t: len(tasks[t].train[1]) for t in tasks}, 'seeds': args.seeds, 'size': 32}
+        'source': asdict(source_recipe), 'recipe': asdict(recipe), 'seeds': args.seeds, 'size': 32,
+        'train_images': {n: len(t.train[1]) for n, t in tasks.items()},
+        'test_images': {n: len(t.test[1]) for n, t in tasks.items()}}
     path = args.output / 'warm_start.json'
     study = _open(path, settings)
 
@@ -66,7 +67,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=80)
     parser.add_argument('--lr', type=float, default=0.02)
     parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--test-images', type=int, default=1000, help='of Fashion-MNIST, of 10,000')
+    parser.add_argument('--test-images', type=int, default=1000, help='at most, of each task')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=True, help='bfloat16 autocast')

@@ -42,22 +42,23 @@ def load_fashion_task(folder: Path, test_images: int) -> Task:
     return Task('fashion', part('train'), (test[0][:test_images], test[1][:test_images]), CLASSES)
 
 
-def load_digits_task() -> Task:
-    """scikit-learn's 1,797 digits of 8 px, enlarged to 32; every fourth is a test image (449 of them)."""
+def load_digits_task(test_images: int) -> Task:
+    """scikit-learn's 1,797 digits of 8 px, enlarged to 32; every fourth is a test image (449; the first of them)."""
     from sklearn.datasets import load_digits
     digits = load_digits()
     images = torch.from_numpy(digits.images).float() / 16
     images = F.interpolate(images[:, None], size=32, mode='bilinear', align_corners=False)[:, 0]
     labels = torch.from_numpy(digits.target).long()
     test = torch.arange(len(labels)) % 4 == 3
-    return Task('digits', (images[~test], labels[~test]), (images[test], labels[test]), tuple('0123456789'))
+    test_part = images[test][:test_images], labels[test][:test_images]
+    return Task('digits', (images[~test], labels[~test]), test_part, tuple('0123456789'))
 
 
 def _read_idx(path: Path) -> torch.Tensor:
     """Read a gzipped IDX file of unsigned bytes (the format of MNIST): a magic number 0x0000080D, D sizes, the data."""
     if not path.is_file():
         raise FileNotFoundError(
-            f'{path} is missing; install it with `apt-get install dataset-fashion-mnist`, or name its folder by --data.')
+            f'{path} is missing; `apt-get install dataset-fashion-mnist`, or name its folder by --data.')
     with gzip.open(path) as f:
         content = f.read()
     if content[:3] != b'\x00\x00\x08' or not 1 <= content[3] <= 3:

@@ -2,7 +2,7 @@
 import hashlib
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,6 @@ class Recipe:
     weight_decay: float = 1e-4
     amp: bool = True
 
-    as_json = asdict
 
 
 def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, eval_steps: tuple[int, ...], label: str) -> dict:

@@ -19,7 +19,7 @@ from pathlib import Path
 import safetensors.torch
 import timm
 import torch
-from study.arms import ARMS, has_composer, make_arm
+from study.arms import ARMS, SE_LR_SCALE, has_composer, make_arm
 from study.data import FASHION, load_digits_task, load_fashion_task
 from study.report import write_report
 from study.train import Recipe, train
@@ -47,7 +47,9 @@ def main() -> None:
                 if (name, arm, seed) in done or (arm == 'se_patch' and seed) or arm in study['left_out']:
                     continue
                 model = make_arm(arm, weights, seed, new_head=name != 'fashion')
-                result = train(model, task, recipe, seed, _eval_steps(args.steps), f'{name}, {arm}, seed {seed}')
+                result = train(
+                    model, task, recipe, seed, _eval_steps(args.steps), f'{name}, {arm}, seed {seed}',
+                    SE_LR_SCALE.get(arm, 1.0))
                 study['runs'].append({'task': name, 'arm': arm, 'seed': seed, **result})
                 _save(path, study)
                 if arm == 'se_replace' and seed == 0:

@@ -41,7 +41,7 @@ def test_study_end_to_end_cut_and_resumed(images, tmp_path):
     path = tmp_path / 'results' / 'warm_start.json'
     study = json.loads(path.read_text())
     runs = {(r['task'], r['arm']): r for r in study['runs']}
-    arms = {'plain', 'se_replace', 'se_patch', 'se_random', 'se_fresh_bn', 'se_composer', 'se_only'}
+    arms = {'plain', 'se_replace', 'se_patch', 'se_fast', 'se_random', 'se_fresh_bn', 'se_composer', 'se_only'}
     assert set(runs) == {(t, a) for t in ('fashion', 'digits') for a in arms - set(study['left_out'])}
     for task in ('fashion', 'digits'):
         plain, ours, patched = (runs[task, a] for a in ('plain', 'se_replace', 'se_patch'))

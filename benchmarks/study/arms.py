@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import timm_se50
 
-__all__ = ['ARMS', 'has_composer', 'make_arm']
+__all__ = ['ARMS', 'SE_LR_SCALE', 'has_composer', 'make_arm']
 
 Weights = dict[str, Tensor]
 
@@ -68,8 +68,15 @@ def se_only(source: Weights) -> nn.Module:
     return model
 
 
+def se_fast(source: Weights) -> nn.Module:
+    """SE by this plugin, the SE modules at 10 times the learning rate."""
+    return se_replace(source)
+
+
+# Of an arm's SE modules; 1 for all others
+SE_LR_SCALE = {'se_fast': 10.0}
 ARMS: dict[str, Callable[[Weights], nn.Module]] = {
-    f.__name__: f for f in (plain, se_replace, se_random, se_fresh_bn, se_composer, se_only, se_patch)}
+    f.__name__: f for f in (plain, se_replace, se_fast, se_only, se_random, se_fresh_bn, se_composer, se_patch)}
 
 
 def has_composer() -> bool:

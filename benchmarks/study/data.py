@@ -24,11 +24,11 @@ class Task:
 
     def batch(self, images: torch.Tensor) -> torch.Tensor:
         """A network's input, (N, 3, 32, 32): normalized with the task's own training mean and deviation."""
-        mean, std = self._statistics
+        mean, std = self.statistics
         return ((images - mean) / std)[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     @cached_property
-    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.train[0].mean(), self.train[0].std()
 
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from timm_se50 import se_parameters
+
 from .data import Task
 
 __all__ = ['Recipe', 'accuracy', 'train']
@@ -33,8 +35,18 @@ class Recipe:
 
 
 
-def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, eval_steps: tuple[int, ...], label: str) -> dict:
+def train(
+        model: nn.Module,
+        task: Task,
+        recipe: Recipe,
+        seed: int,
+        eval_steps: tuple[int, ...],
+        label: str,
+        se_lr_scale: float = 1.0,
+) -> dict:
     """Train a model in place, and test it at `eval_steps` (0 is before the first step).
+
+    The learning rate of SE modules, if any, is `se_lr_scale` times that of the rest.
 
     Returns:
         'accuracy' by step (in percent), 'loss' (of each step's batch), 'state_sha256' of the final state dict,
@@ -42,8 +54,12 @@ def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, eval_steps: t
     """
     images, labels = task.train
     order = _order(len(labels), recipe.steps * recipe.batch_size, seed)
+    se = set(se_parameters(model)) if se_lr_scale != 1 else set()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(parameters, recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    groups: list[dict] = [{'params': [p for p in parameters if p not in se]}]
+    if se:
+        groups.append({'params': [p for p in parameters if p in se], 'lr': recipe.lr * se_lr_scale})
+    optimizer = torch.optim.SGD(groups, recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 * (1 + math.cos(math.pi * t / recipe.steps)))
     frozen = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and not m.weight.requires_grad]
     result: dict = {'accuracy': {}, 'loss': []}

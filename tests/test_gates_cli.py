@@ -34,11 +34,14 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    """Two folders, red and blue, of two images each."""
-    root = tmp_path_factory.mktemp('images')
+    """Two folders, red and blue, of two images each; beside it two broken checkpoints."""
+    root = tmp_path_factory.mktemp('images') / 'images'
+    for name, config in (('broken', '{'), ('empty', '{}')):
+        (root.parent / name).mkdir()
+        (root.parent / name / 'config.json').write_text(config)
     generator = np.random.default_rng(0)
     for channel, name in ((0, 'red'), (2, 'blue')):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
         for i in range(2):
             pixels = generator.integers(0, 60, (40, 40, 3), np.uint8)
             pixels[..., channel] += 150
@@ -114,6 +117,9 @@ def test_drawing_leaves_the_users_backend(tmp_path):
     (('nowhere/model', '{images}'), 'nowhere/model'),
     (('{images}', '{images}'), 'holds no config.json'),
     (('{images}/red/0.png', '{images}'), 'is a file; expected a checkpoint folder'),
+    (('{images}/../broken', '{images}'), 'broken cannot be loaded: JSONDecodeError'),
+    (('{images}/../empty', '{images}'), "empty cannot be loaded: KeyError: 'architecture'"),
+    (('resnet50.no_tag', '{images}'), 'resnet50.no_tag cannot be loaded'),
     (('local-dir:{images}/none', '{images}'), 'there is no such folder'),
     (('{checkpoint}', '{images}/none'), 'there is no such image or folder'),
     (('{checkpoint}', '{checkpoint}'), 'holds no images'),

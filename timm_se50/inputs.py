@@ -27,7 +27,8 @@ def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
 
     Raises:
         ValueError: It is neither.
-        FileNotFoundError: The folder holds no checkpoint.
+        FileNotFoundError: The folder does not exist, or holds no checkpoint.
+        RuntimeError: timm cannot load it; the message says why.
     """
     folder = checkpoint.removeprefix('local-dir:')
     if os.path.isdir(folder):
@@ -40,7 +41,10 @@ def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
             f'{folder} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert {folder} FOLDER.')
     elif checkpoint != folder or os.path.isdir(os.path.dirname(folder)):
         raise FileNotFoundError(f'{folder}: there is no such folder.')
-    return timm.create_model(checkpoint, pretrained=weights).eval()
+    try:
+        return timm.create_model(checkpoint, pretrained=weights).eval()
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as e:  # the last two where config.json is wrong
+        raise RuntimeError(f'{checkpoint} cannot be loaded: {type(e).__name__}: {e}') from e
 
 
 def find_images(paths: Sequence[str | os.PathLike]) -> list[tuple[Path, str]]:
@@ -109,5 +113,5 @@ def _read(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert(mode)
-    except OSError as e:
+    except (OSError, Image.DecompressionBombError) as e:
         raise OSError(f'{path} cannot be read as an image: {e}') from e

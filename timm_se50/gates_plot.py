@@ -51,12 +51,17 @@ def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str
     panels = figure.subplots(rows, min(len(blocks), _COLUMNS), squeeze=False).flat
     for panel in panels[len(blocks):]:
         panel.set_visible(False)
+    low, high = min(b.mean.min().item() for b in blocks), max(b.mean.max().item() for b in blocks)
+    margin = 0.05 * (high - low) + 0.01  # the same range in all panels, and some of it where nothing varies
     for panel, block in zip(panels, blocks):
         _draw(panel, block)
+        panel.set_ylim(low - margin, high + margin)
+    for panel in panels[max(len(blocks) - _COLUMNS, 0):len(blocks)]:
+        panel.set_xlabel('channel, sorted by mean gate', fontsize='small')
+    for panel in panels[:len(blocks):_COLUMNS]:
+        panel.set_ylabel('mean gate', fontsize='small')
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 6), fontsize='small')
-    figure.supxlabel('channel, in order of the mean gate over all images', fontsize='medium')
-    figure.supylabel('mean gate', fontsize='medium')
     figure.suptitle(title)
     figure.savefig(path, dpi=100)
 
@@ -71,5 +76,5 @@ def _draw(panel: Any, block: BlockGates) -> None:
     rest = len(block.classes) - _LINES
     panel.plot(x, mean, color='black', lw=1, label='all images' + (f' ({rest} more classes)' if rest > 0 else ''))
     panel.set_title(f'{block.name} ({len(order)} channels)', fontsize='small')
-    panel.set(xlim=(0, len(order) - 1), ylim=(0, block.scale))
+    panel.set_xlim(0, len(order) - 1)
     panel.grid(alpha=0.3)

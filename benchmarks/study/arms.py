@@ -34,7 +34,7 @@ def se_patch(source: Weights) -> nn.Module:
 
 
 def se_random(source: Weights) -> nn.Module:
-    """SE with random gates, BatchNorm carried."""
+    """Random gates, BatchNorm carried."""
     # the usual recipe: an SE-ResNet-50 (timm's own, with its own init) and strict=False
     model = timm.create_model('seresnet50', num_classes=10)
     missing, unexpected = model.load_state_dict(source, strict=False)
@@ -44,7 +44,7 @@ def se_random(source: Weights) -> nn.Module:
 
 
 def se_fresh_bn(source: Weights) -> nn.Module:
-    """SE with random gates, BatchNorm statistics of the blocks not carried (the original's first code)."""
+    """Random gates, BatchNorm statistics not carried."""
     model = se_random(source)
     for name, module in model.named_modules():
         if name.startswith('layer') and name.rpartition('.')[2] in ('bn1', 'bn2', 'bn3'):
@@ -53,7 +53,7 @@ def se_fresh_bn(source: Weights) -> nn.Module:
 
 
 def se_composer(source: Weights) -> nn.Module:
-    """SE after convolutions (composer's apply_squeeze_excite, its defaults)."""
+    """SE after convolutions (composer)."""
     from composer.algorithms.squeeze_excite import apply_squeeze_excite
     model = plain(source)
     apply_squeeze_excite(model)
@@ -61,7 +61,7 @@ def se_composer(source: Weights) -> nn.Module:
 
 
 def se_only(source: Weights) -> nn.Module:
-    """SE by this plugin; only SE and the head train, BatchNorm stays in eval mode."""
+    """SE by this plugin, only SE and the head train."""
     model = se_replace(source).requires_grad_(False)
     for parameter in timm_se50.se_parameters(model):
         parameter.requires_grad_(True)
@@ -69,7 +69,7 @@ def se_only(source: Weights) -> nn.Module:
 
 
 def se_fast(source: Weights) -> nn.Module:
-    """SE by this plugin, the SE modules at 10 times the learning rate."""
+    """SE by this plugin, SE modules at 10 times the learning rate."""
     return se_replace(source)
 
 

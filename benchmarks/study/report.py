@@ -49,11 +49,13 @@ def _table(study: dict):
     for task, arms in summarise(study).items():
         steps = sorted({s for arm in arms.values() for s in arm})
         yield from ('', f'**{TITLES[task]}**', '')
-        yield f'| | n | {" | ".join(f"step {s}" for s in steps)} |'
-        yield '| --- ' * (len(steps) + 2) + '|'
+        yield f'| | n | {" | ".join(f"step {s}" for s in steps)} | the last, minus plain, by seed |'
+        yield '| --- ' * (len(steps) + 3) + '|'
+        plain = arms['plain'][steps[-1]]
         for arm in ARMS:
             if arm in arms:
-                cells = [_cell(arms[arm][s]) for s in steps]
+                differences = ' '.join(f'{a - b:+.1f}' for a, b in zip(arms[arm][steps[-1]], plain))
+                cells = [*(_cell(arms[arm][s]) for s in steps), differences]
                 yield f'| {_name(arm)} | {len(arms[arm][steps[0]])} | {" | ".join(cells)} |'
     yield ''
     agree = routes_agree(study)

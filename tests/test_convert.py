@@ -87,7 +87,8 @@ def test_without_a_tag_no_origin_is_claimed(resnet, tmp_path):
     card = (tmp_path / 'out' / 'README.md').read_text()
     assert 'base_model' not in card
     assert '_in1k' not in card
-    assert not json.loads((tmp_path / 'out' / 'config.json').read_text())['pretrained_cfg'].get('license')
+    cfg = json.loads((tmp_path / 'out' / 'config.json').read_text())['pretrained_cfg']
+    assert not any(cfg.get(k) for k in ('license', 'tag', 'hf_hub_id', 'origin_url', 'paper_ids'))
 
 
 def test_another_number_of_classes_has_a_new_head(resnet, tmp_path):

@@ -109,6 +109,9 @@ def convert_checkpoint(
     new_head = num_classes not in (None, found)
     if new_head:
         model.reset_classifier(num_classes)
-    card = CardConfig() if tag else CardConfig(base_model=None, license=None)
+    card = CardConfig()
+    if tag is None:  # timm gave the model the origin of its default tag
+        card = CardConfig(base_model=None, license=None)
+        model.pretrained_cfg |= {'origin_url': None, 'paper_ids': None}
     written = save_checkpoint(model, Path(folder), card=card)
     return Conversion(recognise(weights), name, model.num_classes, new_head, str(written))

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=FASHION)
     parser.add_argument('--work', type=Path, default=ROOT.parent / 'build' / 'warm_start')
     parser.add_argument('-o', '--output', type=Path, default=ROOT / 'results')
-    parser.add_argument('--steps', type=int, default=400)
+    parser.add_argument('--steps', type=int, default=150)
     parser.add_argument('--lr', type=float, default=0.05)
     parser.add_argument('--se-lr-scale', type=float, default=10.0, help='SE modules: times --lr')
     parser.add_argument('--batch-size', type=int, default=64)

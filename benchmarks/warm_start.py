@@ -66,7 +66,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--work', type=Path, default=root.parent / 'build' / 'warm_start', help='folder for weights')
     parser.add_argument('--source-steps', type=int, default=400)
     parser.add_argument('--source-lr', type=float, default=0.05)
-    parser.add_argument('--steps', type=int, default=80)
+    parser.add_argument('--steps', type=int, default=64)
     parser.add_argument('--lr', type=float, default=0.02)
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--test-images', type=int, default=1000, help='at most, of each task')

@@ -1,0 +1,1 @@
+"""What warm_start.py is made of."""

@@ -1,0 +1,104 @@
+"""`timm-se50 info`: what it counts is what formulas, and timm's own models, say."""
+import json
+
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+from timm.models import save_for_hf
+from torch import nn
+
+import timm_se50
+from timm_se50.cli import main
+from timm_se50.info import describe
+
+
+def _run(*args):
+    result = CliRunner().invoke(main, ['info', *map(str, args)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _flops_by_shapes(model: nn.Module, size: int) -> int:
+    """Two for each product of a convolution or the classifier, from the shapes of its weight and output."""
+    total = 0
+
+    def add(module, args, output):
+        nonlocal total
+        total += 2 * output.numel() * module.weight[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(add)
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, size, size))
+    return total
+
+
+def test_counts_are_those_of_formulas():
+    info = json.loads(_run('se_resnet50_patch', '--size', 64, '--json'))
+    twin, plain = timm.create_model('seresnet50'), timm.create_model('resnet50')
+    channels = [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3
+    assert info['parameters'] == sum(p.numel() for p in twin.parameters())
+    assert info['parameters'] - info['se_parameters'] == sum(p.numel() for p in plain.parameters())
+    assert info['se_parameters'] == sum(2 * c * (c // 16) + c + c // 16 for c in channels)
+    assert info['flops'] == _flops_by_shapes(twin, 64)
+    assert info['flops'] - info['se_flops'] == _flops_by_shapes(plain, 64)
+    assert info['se_flops'] == sum(2 * 2 * c * (c // 16) for c in channels)
+
+
+def test_blocks_and_settings():
+    model = timm.create_model('se_resnet50_replace', se_stages=(3, 4), se_reduction=(16, 8), se_position='pre')
+    info = describe(model, 64)
+    blocks = {b['block']: b for b in info['blocks']}
+    assert len(blocks) == 16
+    assert 'se_position' not in blocks['layer2.3']
+    assert {k: blocks['layer4.1'][k] for k in ('class', 'se_position', 'channels', 'hidden')} == {
+        'class': 'SEBottleneck', 'se_position': 'pre', 'channels': 2048, 'hidden': 256}
+    assert "se_stages=(3, 4), se_reduction=(16, 8), se_position='pre'" in info['recognised']
+    stem_and_head = [*model.conv1.parameters(), *model.bn1.parameters(), *model.fc.parameters()]
+    assert info['parameters'] == sum(b['parameters'] for b in blocks.values()) + sum(p.numel() for p in stem_and_head)
+    head = 2 * 2048 * 1000
+    stem = 2 * 64 * 3 * 49 * 32 * 32
+    assert info['flops'] == sum(b['flops'] for b in blocks.values()) + stem + head
+
+
+def test_plain_and_basic_block_models():
+    plain = describe(timm.create_model('resnet18', num_classes=7, in_chans=1), 32)
+    assert (plain['recognised'], plain['se_parameters'], plain['num_classes']) == ('a ResNet-18', 0, 7)
+    assert plain['input_size'] == [1, 32, 32]
+    se = describe(timm_se50.patch_blocks_(timm.create_model('resnet18', num_classes=7, in_chans=1)), 32)
+    assert se['blocks'][0]['class'] == 'SEBasicBlock'
+    assert se['flops'] - se['se_flops'] == plain['flops']
+
+
+def test_model_is_left_as_it_was():
+    model = timm.create_model('se_resnet50_patch').train()
+    model.bn1.eval()
+    statistics = model.layer1[0].bn1.running_mean.clone()
+    describe(model, 32)
+    assert model.training
+    assert not model.bn1.training
+    assert torch.equal(model.layer1[0].bn1.running_mean, statistics)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_folder_needs_no_weights(tmp_path):
+    model = timm.create_model('se_resnet50_replace', num_classes=3, se_position='post')
+    save_for_hf(model, str(tmp_path), model_args={'se_position': 'post'}, safe_serialization=True)
+    (tmp_path / 'model.safetensors').unlink()
+    text = _run(tmp_path)
+    assert text.startswith("se_resnet50_replace: an SE-ResNet-50 (se_stages=(1, 2, 3, 4), se_reduction=16, "
+                           "se_position='post'), 3 classes")
+    assert text.count('post, ') == 16
+    assert 'one 3 x 224 x 224 image' in text
+
+
+@pytest.mark.parametrize(('args', 'message'), [
+    (('no_such_model',), 'no_such_model'), (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json')])
+def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ['info', *args])
+    assert result.exit_code == 1
+    [line] = result.stderr.splitlines()
+    assert message in line

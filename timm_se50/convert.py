@@ -1,0 +1,117 @@
+"""A ResNet-50's weights file to a checkpoint folder with SE."""
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor
+
+from .card import CardConfig
+from .checkpoint import save_checkpoint
+from .recognise import recognise
+from .squeeze_excite import SEConfig
+from .weights import _clean
+
+__all__ = ['Conversion', 'convert_checkpoint', 'read_weights']
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert_checkpoint` did: what it recognised the file as, and the model and folder it made of it."""
+    recognised: str
+    model: str
+    num_classes: int
+    new_head: bool
+    folder: str
+
+    def __str__(self) -> str:
+        head = f'a new head of {self.num_classes} classes' if self.new_head else f'{self.num_classes} classes'
+        return (
+            f'Recognised {self.recognised}.\nWrote {self.model} with {head} to {self.folder}.\n'
+            f"Load it: timm.create_model('local-dir:{self.folder}', pretrained=True)")
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read a state dict from a file, as timm does: of several in it the averaged (EMA) one, and no pickled code.
+
+    Args:
+        path: A .safetensors file, or one of torch.save(): a state dict or a training checkpoint that holds one.
+
+    Returns:
+        Weights by key, without the prefixes of wrappers.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read.
+        RuntimeError: It holds something else; the message says what.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path}: there is no such file.')
+    try:
+        weights = load_state_dict(str(path))
+    except (AttributeError, EOFError, SafetensorError, RuntimeError, pickle.UnpicklingError) as e:
+        raise ValueError(
+            f'{path} cannot be read: {e or type(e).__name__}. Expected a .safetensors file, or one that torch.save() '
+            'wrote, with a state dict.') from e
+    return _clean(weights)
+
+
+def convert_checkpoint(
+        path: str | os.PathLike,
+        folder: str | os.PathLike,
+        *,
+        route: str = 'replace',
+        config: SEConfig = SEConfig(),
+        num_classes: int | None = None,
+        tag: str | None = None,
+) -> Conversion:
+    """Make a checkpoint folder with SE from a ResNet-50's weights file; it computes what the ResNet-50 computed.
+
+    Args:
+        path: See `read_weights`: the weights of a plain ResNet-50, or of one with SE already and settings `config`.
+        folder: Folder to write, see `save_checkpoint`.
+        route: 'replace' or 'patch': which of the two models the folder names.
+        config: Settings of the SE modules.
+        num_classes: Classes of the model, by default as many as the file has. With another number the head is new
+            and random.
+        tag: The pretrained tag of timm's resnet50 that the weights are, or started from, for example 'tv2_in1k';
+            its preprocessing, license and origin then go along. By default the preprocessing is that of timm's own
+            default and nothing is said about license and origin.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileNotFoundError, ValueError: The file cannot be read, or an argument is none of the above.
+        RuntimeError: The weights are not a ResNet-50's, or do not have these settings. Nothing is written.
+    """
+    if route not in ('replace', 'patch'):
+        raise ValueError(f"route={route!r}: expected 'replace' or 'patch'.")
+    if num_classes is not None and num_classes < 0:
+        raise ValueError(f'num_classes={num_classes}: expected at least 0 (0 is no head).')
+    weights = read_weights(path)
+    name = f'se_resnet50_{route}'
+    if tag is not None:
+        name = f'{name}.{tag}'
+        if name not in timm.list_pretrained('se_resnet50_*'):
+            tags = ', '.join(n.partition('.')[2] for n in timm.list_pretrained(f'se_resnet50_{route}.*'))
+            raise ValueError(f'tag={tag!r}: expected one of {tags}.')
+    head, stem = weights.get('fc.weight'), weights.get('conv1.weight')
+    found = 0 if head is None else head.shape[0]
+    model: Any = timm.create_model(
+        name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1],
+        **{f'se_{k}': v for k, v in asdict(config).items()})
+    model.load_state_dict(weights)
+    new_head = num_classes not in (None, found)
+    if new_head:
+        model.reset_classifier(num_classes)
+    card = CardConfig()
+    if tag is None:  # timm gave the model the origin of its default tag
+        card = CardConfig(base_model=None, license=None)
+        model.pretrained_cfg |= {'origin_url': None, 'paper_ids': None}
+    written = save_checkpoint(model, Path(folder), card=card)
+    return Conversion(recognise(weights), name, model.num_classes, new_head, str(written))

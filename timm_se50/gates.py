@@ -1,0 +1,173 @@
+"""What the gates of SE modules do with a set of images (section 7.2 of the paper, on excitation)."""
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from timm.layers import SqueezeExcite
+from torch import Tensor, nn
+
+from .squeeze_excite import SEModule
+
+__all__ = ['BlockGates', 'collect_gates', 'evaluating', 'gate_warnings', 'recording_gates']
+
+# Both are fractions of the gate's range. A gate's slope at 0.02 is 8% of its steepest.
+STUCK, SATURATED = 1e-3, 0.02
+
+
+@dataclass(frozen=True)
+class BlockGates:
+    """The gates of one SE module.
+
+    Args:
+        name: Of the module, for example 'layer1.0.se'.
+        scale: Upper end of the gate's range: 1 for the paper's gate, 2 for the gate of other positions.
+        classes: Names of the classes, K of them.
+        count: Number of images, (K,).
+        mean: Mean gate by class and channel, (K, C).
+        std: Spread between a class's images, a standard deviation, (K, C).
+    """
+    name: str
+    scale: float
+    classes: tuple[str, ...]
+    count: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def overall_mean(self) -> Tensor:
+        """Mean over all images, (C,)."""
+        return self._weight @ self.mean
+
+    @property
+    def overall_std(self) -> Tensor:
+        """Spread between all images, (C,)."""
+        return (self._weight @ (self.std ** 2 + (self.mean - self.overall_mean) ** 2)).sqrt()
+
+    @property
+    def _weight(self) -> Tensor:
+        return self.count / self.count.sum()
+
+    def summary(self) -> dict[str, float | int | str]:
+        """One row of a table: means over channels, and what spread there is within classes and between them."""
+        return {
+            'block': self.name,
+            'channels': self.mean.shape[1],
+            'mean': self.overall_mean.mean().item(),
+            'min': self.overall_mean.min().item(),
+            'max': self.overall_mean.max().item(),
+            'within_classes': (self._weight @ self.std ** 2).sqrt().mean().item(),
+            'between_classes': (self._weight @ (self.mean - self.overall_mean) ** 2).sqrt().mean().item(),
+        }
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every module is in the mode it was in."""
+    modes = [(m, m.training) for m in model.modules()]
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def recording_gates(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Record gates by forward hooks, which are gone afterwards.
+
+    Args:
+        model: Any model that holds SE modules, ours or timm's.
+
+    Yields:
+        The gates of the latest forward, (N, C), by module name.
+    """
+    gates: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if isinstance(module, SEModule):
+                handles.append(module.register_forward_pre_hook(partial(_record_ours, gates, name)))
+            elif isinstance(module, SqueezeExcite):
+                handles.append(module.gate.register_forward_hook(partial(_record_timms, gates, name)))
+        yield gates
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _record_ours(gates: dict[str, Tensor], name: str, module: SEModule, args: tuple[Tensor]) -> None:
+    gates[name] = module.gate(args[0]).flatten(1)
+
+
+def _record_timms(gates: dict[str, Tensor], name: str, module: nn.Module, args: tuple, gate: Tensor) -> None:
+    gates[name] = gate.flatten(1)
+
+
+def collect_gates(
+        model: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        classes: Sequence[str],
+) -> list[BlockGates]:
+    """Mean gates and their spread, for each SE module and class. The model is left as it was.
+
+    Args:
+        model: Any model that holds SE modules, ours or timm's.
+        batches: A model's input, (N, C, H, W), and the index of each image's class, (N,), 0 to K - 1.
+        classes: Names of the classes, K of them.
+
+    Returns:
+        The gates of each module, in the model's order; classes without images are left out.
+
+    Raises:
+        ValueError: The model holds no SE modules, or there are no images.
+    """
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, (SEModule, SqueezeExcite))}
+    if not modules:
+        raise ValueError(
+            f'The {type(model).__name__} holds no SE modules; expected a model with some, for example '
+            "timm.create_model('se_resnet50_replace').")
+    weight = next(iter(modules.values())).fc1.weight
+    count = torch.zeros(len(classes), dtype=torch.float64)
+    sums: dict[str, Tensor] = {}  # of gates and of their squares, (2, K, C)
+    with evaluating(model), recording_gates(model) as gates:
+        for images, index in batches:
+            model(images.to(weight.device, weight.dtype))
+            member = nn.functional.one_hot(index.cpu(), len(classes)).double().T
+            count += member.sum(1)
+            for name, gate in gates.items():
+                gate = gate.cpu().double()
+                total = torch.stack([member @ gate, member @ gate ** 2])
+                sums[name] = sums[name] + total if name in sums else total
+    if not sums:
+        raise ValueError('There are no images to look at; expected at least one.')
+
+    seen = count > 0
+    names = tuple(c for c, there in zip(classes, seen.tolist(), strict=True) if there)
+    result = []
+    for name, module in modules.items():
+        if name in sums:  # a module that the forward does not use has none
+            mean, square = sums[name][:, seen] / count[seen][:, None]
+            std = (square - mean ** 2).clamp(min=0).sqrt()
+            result.append(BlockGates(name, getattr(module, 'gate_scale', 1.0), names, count[seen], mean, std))
+    return result
+
+
+def gate_warnings(blocks: Sequence[BlockGates]) -> list[str]:
+    """A line for each SE module whose gates are stuck or saturated; what is one image's alone is not judged stuck."""
+    lines = []
+    for block in blocks:
+        mean, spread = block.overall_mean / block.scale, block.overall_std.max().item() / block.scale
+        extreme = ((mean < SATURATED) | (mean > 1 - SATURATED)).double().mean().item()
+        if extreme > 0.5:
+            lines.append(
+                f'{block.name}: saturated, {extreme:.0%} of the channels have a mean gate within {SATURATED:.0%} of '
+                f'0 or {block.scale:g}, where it hardly learns.')
+        elif block.count.sum() > 1 and spread < STUCK:
+            lines.append(
+                f'{block.name}: stuck, no channel varies between the images (largest standard deviation '
+                f'{spread * block.scale:.1e}, mean gate {block.overall_mean.mean():.3f}), as before training.')
+    return lines

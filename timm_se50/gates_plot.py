@@ -1,0 +1,80 @@
+"""The picture of the gates, in the manner of the paper's section on excitation: one panel a block."""
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .gates import BlockGates
+
+__all__ = ['check_plot', 'plot_gates']
+
+_COLUMNS = 4
+_LINES = 10  # classes that can be told apart by colour
+
+
+def check_plot(path: str | os.PathLike) -> None:
+    """Raise, before any work is done, what would keep `plot_gates` from writing to `path`."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as e:
+        raise RuntimeError("The picture needs matplotlib: pip install 'timm-se50[demo]'.") from e
+    known = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f'{path}: expected a name that ends in one of {", ".join(f".{k}" for k in sorted(known))}.')
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f'{path}: there is no folder {Path(path).parent}.')
+
+
+def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str = '') -> None:
+    """Draw the mean gate of each channel: a line a class, black over all images, a grey band one deviation wide.
+
+    Channels stand in order of their mean gate over all images, which the paper does not do: in the order of the
+    weights, the lines of a block with 2,048 channels are a solid mass.
+
+    Args:
+        blocks: From `collect_gates`.
+        path: Picture to write; its ending says the format (.png, .pdf, .svg).
+        title: A line above the panels.
+
+    Raises:
+        RuntimeError: matplotlib is not installed.
+        ValueError: matplotlib knows no such format.
+        FileNotFoundError: There is no such folder.
+    """
+    check_plot(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    rows = math.ceil(len(blocks) / _COLUMNS)
+    figure = Figure(figsize=(4 * min(len(blocks), _COLUMNS), 2.6 * rows + 1), layout='constrained')
+    FigureCanvasAgg(figure)  # no window, whatever the user's backend
+    panels = figure.subplots(rows, min(len(blocks), _COLUMNS), squeeze=False).flat
+    for panel in panels[len(blocks):]:
+        panel.set_visible(False)
+    low, high = min(b.mean.min().item() for b in blocks), max(b.mean.max().item() for b in blocks)
+    margin = 0.05 * (high - low) + 0.01  # the same range in all panels, and some of it where nothing varies
+    for panel, block in zip(panels, blocks):
+        _draw(panel, block)
+        panel.set_ylim(low - margin, high + margin)
+    for panel in panels[max(len(blocks) - _COLUMNS, 0):len(blocks)]:
+        panel.set_xlabel('channel, sorted by mean gate', fontsize='small')
+    for panel in panels[:len(blocks):_COLUMNS]:
+        panel.set_ylabel('mean gate', fontsize='small')
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 6), fontsize='small')
+    figure.suptitle(title)
+    figure.savefig(path, dpi=100)
+
+
+def _draw(panel: Any, block: BlockGates) -> None:
+    order = block.overall_mean.argsort()
+    mean, std = block.overall_mean[order].numpy(), block.overall_std[order].numpy()
+    x = range(len(order))
+    panel.fill_between(x, mean - std, mean + std, color='0.85', lw=0, label='all images ± 1 deviation')
+    for name, values in list(zip(block.classes, block.mean))[:_LINES]:
+        panel.plot(x, values[order].numpy(), lw=0.6, label=name)
+    rest = len(block.classes) - _LINES
+    panel.plot(x, mean, color='black', lw=1, label='all images' + (f' ({rest} more classes)' if rest > 0 else ''))
+    panel.set_title(f'{block.name} ({len(order)} channels)', fontsize='small')
+    panel.set_xlim(0, len(order) - 1)
+    panel.grid(alpha=0.3)

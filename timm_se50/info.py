@@ -1,0 +1,88 @@
+"""What a model is made of: parameters, FLOPs, SE settings, a table of its blocks."""
+from typing import Any
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .bottleneck import SEBlock
+from .gates import evaluating
+from .recognise import recognise
+from .squeeze_excite import POSITIONS, SEModule, se_parameters
+
+__all__ = ['describe', 'format_description']
+
+
+def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
+    """Describe a model, in plain JSON. The model is left as it was.
+
+    Args:
+        model: A timm ResNet with SE.
+        size: Height and width of the image that FLOPs are counted for, by default that of its pretrained_cfg.
+
+    Returns:
+        'architecture', 'recognised' (settings as one line), 'parameters', 'se_parameters', 'input_size' (C, H, W),
+        'flops' and 'se_flops' (torch's FlopCounterMode, for one image: convolutions and matrix products, a
+        multiplication and its addition as two), 'blocks' (the same by block).
+
+    Raises:
+        ValueError: `size` is too small.
+    """
+    cfg: dict[str, Any] = getattr(model, 'pretrained_cfg', {})
+    weight = next(p for n, p in model.named_parameters() if n.endswith('conv1.weight'))
+    input_size = cfg.get('input_size', (3, 224, 224))
+    side = (size, size) if size is not None else input_size[1:]
+    if min(side) < 1:
+        raise ValueError(f'size={size}: expected a number of pixels, for example 224.')
+    in_chans = input_size[0] if weight.ndim != 4 else weight.shape[1]
+    counter = FlopCounterMode(display=False)
+    with evaluating(model), counter:
+        model(torch.zeros(1, in_chans, *side, device=weight.device, dtype=weight.dtype))
+    counts = {k: sum(v.values()) for k, v in counter.get_flop_counts().items()}
+    root = type(model).__name__
+    se_names = [n for n, m in model.named_modules() if isinstance(m, SEModule)]
+    return {
+        'architecture': cfg.get('architecture', root),
+        'recognised': recognise(model.state_dict()),
+        'num_classes': getattr(model, 'num_classes', None),
+        'parameters': _count(model.parameters()),
+        'se_parameters': _count(se_parameters(model)),
+        'input_size': [in_chans, *side],
+        'flops': counter.get_total_flops(),
+        'se_flops': sum(counts.get(f'{root}.{n}', 0) for n in se_names),
+        'blocks': [
+            _block(n, m, counts.get(f'{root}.{n}', 0))
+            for n, m in model.named_modules() if isinstance(m, (Bottleneck, BasicBlock))],
+    }
+
+
+def _block(name: str, block: nn.Module, flops: int) -> dict[str, Any]:
+    row: dict[str, Any] = {'block': name, 'class': type(block).__name__}
+    row |= {'parameters': _count(block.parameters()), 'flops': flops}
+    if isinstance(block, SEBlock):
+        se = getattr(block, POSITIONS[block.se_position])
+        row |= {'se_position': block.se_position, 'channels': se.fc1.in_channels, 'hidden': se.fc1.out_channels}
+    return row
+
+
+def _count(parameters) -> int:
+    return sum(p.numel() for p in parameters)
+
+
+def format_description(info: dict[str, Any]) -> str:
+    """What `describe` gives, for people."""
+    c, h, w = info['input_size']
+    lines = [
+        f'{info["architecture"]}: {info["recognised"]}, {info["num_classes"]} classes',
+        f'parameters  {info["parameters"]:>14,}  of which SE {info["se_parameters"]:,}'
+        f' ({info["se_parameters"] / info["parameters"]:.1%})',
+        f'FLOPs       {info["flops"]:>14,}  of which SE {info["se_flops"]:,}; one {c} x {h} x {w} image, a product '
+        'and its addition count as two',
+        '',
+        f'{"block":<10}{"class":<14}{"parameters":>12}{"FLOPs":>15}  SE',
+    ]
+    for b in info['blocks']:
+        se = f'{b["se_position"]}, {b["channels"]} -> {b["hidden"]}' if 'hidden' in b else '-'
+        lines.append(f'{b["block"]:<10}{b["class"]:<14}{b["parameters"]:>12,}{b["flops"]:>15,}  {se}')
+    return '\n'.join(lines)

@@ -1,5 +1,6 @@
 """Squeeze-and-Excitation for pretrained ResNet-50s, as a plugin for timm. Importing it registers the two models."""
 from .bottleneck import SEBasicBlock, SEBottleneck
+from .memory_efficient import set_memory_efficient
 from .se_resnet50 import se_resnet50_patch, se_resnet50_replace
 from .squeeze_excite import SEConfig, SEModule, se_parameters
 from .surgery import patch_blocks_, replace_blocks_
@@ -16,5 +17,6 @@ __all__ = [
     'se_parameters',
     'se_resnet50_patch',
     'se_resnet50_replace',
+    'set_memory_efficient',
 ]
 __version__ = '0.1.0.dev0'

@@ -5,6 +5,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from . import memory_efficient
 from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']
@@ -49,6 +50,7 @@ class SEBottleneck(SEBlock, Bottleneck):
     """timm's `Bottleneck` with Squeeze-and-Excitation."""
     last_conv = 'conv3'
     last_norm = 'bn3'
+    memory_efficient = False  # see set_memory_efficient()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
@@ -63,7 +65,11 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.bn2(x)
         x = self.drop_block(x)
         x = self.act2(x)
-        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
+        x = self.aa(x)  # type: ignore[misc]
+
+        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
+            if memory_efficient.is_applicable(self, x):
+                return memory_efficient.residual(self, x, shortcut)
 
         x = self.conv3(x)
         x = self.bn3(x)
@@ -101,7 +107,7 @@ class SEBasicBlock(SEBlock, BasicBlock):
         x = self.bn1(x)
         x = self.drop_block(x)
         x = self.act1(x)
-        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
+        x = self.aa(x)  # type: ignore[misc]
 
         x = self.conv2(x)
         x = self.bn2(x)

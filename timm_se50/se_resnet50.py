@@ -8,6 +8,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from .bottleneck import SEBlock
+from .memory_efficient import set_memory_efficient
 from .recognise import is_se_key
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
@@ -24,6 +25,7 @@ class SEResNet(ResNet):
         se_reduction: As `SEConfig.reduction`.
         se_stages: As `SEConfig.stages`.
         se_position: As `SEConfig.position`.
+        memory_efficient: Save less for the backward pass (see `set_memory_efficient`).
         **kwargs: Arguments of timm's ResNet.
     """
 
@@ -34,11 +36,13 @@ class SEResNet(ResNet):
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
+            memory_efficient: bool = False,
             **kwargs,
     ):
         config = SEConfig(se_reduction, se_stages, se_position)
         super().__init__(*args, **kwargs)
         insert_se_(self, config, convert, neutral=False)
+        set_memory_efficient(self, memory_efficient)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As torch's, and a plain ResNet's weights are mapped (see `map_resnet_weights`).
@@ -90,6 +94,7 @@ def se_resnet50_replace(pretrained: bool = False, **kwargs) -> SEResNet:
         se_reduction: Ratio r of channels to hidden width, one for all stages or one for each of `se_stages`.
         se_stages: Stages to put SE into, 1 to 4.
         se_position: 'standard', 'pre', 'post' or 'identity'.
+        memory_efficient: Save less for the backward pass; off by default, since results differ by rounding.
     """
     return _create_se_resnet50('se_resnet50_replace', pretrained, convert=replace_block, **kwargs)
 

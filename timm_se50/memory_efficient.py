@@ -2,9 +2,11 @@
 from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
 from .memory_efficient_norm import norm_se_add_relu
 from .squeeze_excite import SEModule
 
@@ -58,20 +60,61 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
         return False
     if torch._C._are_functorch_transforms_active() or torch_module._has_any_global_hook():
         return False
-    norm, se = cast(nn.Module, block.bn3), block.se
+    se = block.se
     return (
-        _is_stock(norm, nn.BatchNorm2d) and _is_stock(se, SEModule) and _is_stock(block.act3, nn.ReLU)
+        _is_norm_fusible(block.bn3) and _is_stock(block.act3, nn.ReLU)
+        and _is_stock(se, SEModule) and se.gate_scale == 1.0
         and _is_stock(se.fc1, nn.Conv2d) and _is_stock(se.fc2, nn.Conv2d) and _is_stock(se.act, nn.ReLU)
-        and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
-        and se.gate_scale == 1.0 and block.drop_path is None and x.numel() > 0
+        and (block.drop_path is None or _is_stock(block.drop_path, DropPath))
+        and x.numel() > x.shape[1]  # for a single number a channel BatchNorm has an error of its own
     )
 
 
 def residual(block: 'SEBottleneck', x: Tensor, shortcut: Tensor) -> Tensor:
     """The rest of the block, from conv3's input `x` and the block's input, `shortcut`, on."""
-    z = block.conv3(x)
+    norm, se = cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se)
+    # timm's DropPath draws one number for each sample, so with ones it gives what it would have multiplied by
+    keep = None if block.drop_path is None else block.drop_path(torch.ones_like(x[:, :1, 0, 0]))
     if block.downsample is not None:
-        shortcut = block.downsample(shortcut)
-    norm = cast(nn.BatchNorm2d, block.bn3)
-    cast(Tensor, norm.num_batches_tracked).add_(1)
-    return norm_se_add_relu(z, shortcut, norm, cast(SEModule, block.se))
+        shortcut = _downsample(block.downsample, shortcut)
+    conv = block.conv3
+    if _is_conv_fusible(conv, x):
+        x = _cast(x)
+        return conv_norm_se_add_relu(x, shortcut.to(x.dtype), conv, norm, se, keep)
+    x = conv(x)
+    return norm_se_add_relu(x, shortcut.to(x.dtype), norm, se, keep)
+
+
+def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
+    """timm's `downsample_conv`: a convolution and a norm."""
+    if type(downsample) is nn.Sequential and len(downsample) == 2:
+        conv, norm = downsample
+        if _is_conv_fusible(conv, x) and _is_norm_fusible(norm):
+            return conv_norm(_cast(x), conv, norm)
+    return downsample(x)
+
+
+def _is_norm_fusible(norm: object) -> TypeGuard[nn.BatchNorm2d]:
+    """A BatchNorm in training mode, its parameters in full precision."""
+    return (
+        _is_stock(norm, nn.BatchNorm2d)
+        and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+        and norm.weight.dtype in (torch.float32, torch.float64))
+
+
+def _is_conv_fusible(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """A 1x1 convolution for which the Gram matrix is cheaper than its output.
+
+    For each number of its output the Gram matrix costs K * K / C multiplications more, and weights by sample take as
+    much room as the output where there are K pixels.
+    """
+    return (
+        _is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
+        and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
+        and conv.in_channels ** 2 <= 32 * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
+
+
+def _cast(x: Tensor) -> Tensor:
+    """As autocast does before a convolution."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -33,6 +33,7 @@ def excite_backward(
         mean_x: Tensor,
         hidden: Tensor,
         gate: Tensor,
+        keep: Tensor | None,
         invstd: Tensor,
         norm_params: tuple[Tensor, Tensor],
         fc_weights: tuple[Tensor, Tensor],
@@ -46,6 +47,7 @@ def excite_backward(
         mean_x: Mean of x^, (N, C).
         hidden: As `excite` gave it.
         gate: Likewise.
+        keep: What drop path multiplies each sample by, (N, 1).
         invstd: What the norm multiplies by, (C,).
         norm_params: bn3.weight and bn3.bias.
         fc_weights: fc1.weight and fc2.weight.
@@ -56,6 +58,8 @@ def excite_backward(
     weight1, weight2 = (w.flatten(1).to(dtype) for w in fc_weights)
     count = len(sum_g) * pixels
 
+    if keep is not None:
+        sum_g, sum_gx = sum_g * keep, sum_gx * keep
     d_logit = (gamma * sum_gx + beta * sum_g) * gate * (1 - gate)
     d_hidden = (d_logit @ weight2) * (hidden > 0)
     d_squeezed = d_hidden @ weight1
@@ -64,7 +68,7 @@ def excite_backward(
     d_beta = (gate * sum_g + d_squeezed).sum(0)
     scale = gamma * invstd
     return Gradients(
-        a=scale * gate,
+        a=scale * gate if keep is None else scale * gate * keep,
         b=scale * (d_squeezed / pixels - d_beta / count),
         k=scale * invstd * d_gamma / -count,
         params=(

@@ -53,6 +53,10 @@ class SEBottleneck(SEBlock, Bottleneck):
     memory_efficient = False  # see set_memory_efficient()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
+            if memory_efficient.is_applicable(self, x):
+                return memory_efficient.forward(self, x)
+
         shortcut = x
         if self.se_pre is not None:
             x = self.se_pre(x)
@@ -66,10 +70,6 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.drop_block(x)
         x = self.act2(x)
         x = self.aa(x)  # type: ignore[misc]
-
-        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
-            if memory_efficient.is_applicable(self, x):
-                return memory_efficient.residual(self, x, shortcut)
 
         x = self.conv3(x)
         x = self.bn3(x)

@@ -7,15 +7,17 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
-from .memory_efficient_norm import norm_se_add_relu
+from .memory_efficient_norm import norm_relu_conv, norm_se_add_relu
 from .squeeze_excite import SEModule
 
 if TYPE_CHECKING:
     from .bottleneck import SEBottleneck
 
+# K * K / C, of a 1x1 convolution of K channels to C, up to which its output is not made; 16 in layer1
+MAX_GRAM = 16
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
-__all__ = ['is_applicable', 'residual', 'set_memory_efficient']
+__all__ = ['forward', 'is_applicable', 'set_memory_efficient']
 
 
 def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
@@ -52,7 +54,7 @@ def _is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
 
 
 def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
-    """Whether to use `residual`: it is asked for, and computes what the block does from conv3's input `x` on."""
+    """Whether `forward` is to be used for the block's input `x`: it is asked for, and computes what the block does."""
     if not block.memory_efficient:
         return False
     # fx passes a Proxy; torch.compile, export and torch.func see through the plain path but not through these functions
@@ -62,39 +64,52 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
         return False
     se = block.se
     return (
-        _is_norm_fusible(block.bn3) and _is_stock(block.act3, nn.ReLU)
-        and _is_stock(se, SEModule) and se.gate_scale == 1.0
+        _is_norm(block.bn3) and _is_stock(block.act3, nn.ReLU) and _is_stock(se, SEModule) and se.gate_scale == 1.0
         and _is_stock(se.fc1, nn.Conv2d) and _is_stock(se.fc2, nn.Conv2d) and _is_stock(se.act, nn.ReLU)
         and (block.drop_path is None or _is_stock(block.drop_path, DropPath))
-        and x.numel() > x.shape[1]  # for a single number a channel BatchNorm has an error of its own
+        and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
     )
 
 
-def residual(block: 'SEBottleneck', x: Tensor, shortcut: Tensor) -> Tensor:
-    """The rest of the block, from conv3's input `x` and the block's input, `shortcut`, on."""
-    norm, se = cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se)
-    # timm's DropPath draws one number for each sample, so with ones it gives what it would have multiplied by
-    keep = None if block.drop_path is None else block.drop_path(torch.ones_like(x[:, :1, 0, 0]))
-    if block.downsample is not None:
-        shortcut = _downsample(block.downsample, shortcut)
-    conv = block.conv3
-    if _is_conv_fusible(conv, x):
-        x = _cast(x)
-        return conv_norm_se_add_relu(x, shortcut.to(x.dtype), conv, norm, se, keep)
-    x = conv(x)
-    return norm_se_add_relu(x, shortcut.to(x.dtype), norm, se, keep)
+def forward(block: 'SEBottleneck', x: Tensor) -> Tensor:
+    """The block's forward."""
+    conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se)
+    z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
+    gram = _is_gram_cheap(conv, z)
+    if not gram and type(block.drop_block) is type(block.aa) is nn.Identity:
+        z = _norm_relu_conv(z, block.bn2, block.act2, conv)
+    else:
+        z = block.act2(block.drop_block(block.bn2(z)))
+        z = block.aa(z)  # type: ignore[misc]
+        z = _cast(z) if gram else conv(z)
+
+    # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
+    keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
+    shortcut = x if block.downsample is None else _downsample(block.downsample, x)
+    if gram:
+        return conv_norm_se_add_relu(z, shortcut.to(z.dtype), conv, norm, se, keep)
+    return norm_se_add_relu(z, shortcut.to(z.dtype), norm, se, keep)
+
+
+def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
+    if (
+        _is_norm(norm) and _is_stock(act, nn.ReLU) and _is_stock(conv, nn.Conv2d) and conv.bias is None
+        and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str) and _cast(x) is x
+    ):
+        return norm_relu_conv(x, norm, conv)
+    return conv(act(norm(x)))
 
 
 def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
     """timm's `downsample_conv`: a convolution and a norm."""
-    if type(downsample) is nn.Sequential and len(downsample) == 2:
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and _is_stock(downsample, nn.Sequential):
         conv, norm = downsample
-        if _is_conv_fusible(conv, x) and _is_norm_fusible(norm):
+        if _is_gram_cheap(conv, x) and _is_norm(norm):
             return conv_norm(_cast(x), conv, norm)
     return downsample(x)
 
 
-def _is_norm_fusible(norm: object) -> TypeGuard[nn.BatchNorm2d]:
+def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:
     """A BatchNorm in training mode, its parameters in full precision."""
     return (
         _is_stock(norm, nn.BatchNorm2d)
@@ -102,16 +117,16 @@ def _is_norm_fusible(norm: object) -> TypeGuard[nn.BatchNorm2d]:
         and norm.weight.dtype in (torch.float32, torch.float64))
 
 
-def _is_conv_fusible(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
-    """A 1x1 convolution for which the Gram matrix is cheaper than its output.
+def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """A 1x1 convolution of `x` that is cheaper without its output, with the Gram matrix of its input instead.
 
-    For each number of its output the Gram matrix costs K * K / C multiplications more, and weights by sample take as
-    much room as the output where there are K pixels.
+    That takes about 2 * K * K / C multiplications more for each number of the output, which K = 64 pays back and
+    K = 128 does not (measured on a CPU). Weights by sample take as much room as the output where there are K pixels.
     """
     return (
         _is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
         and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
-        and conv.in_channels ** 2 <= 32 * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
+        and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
 
 
 def _cast(x: Tensor) -> Tensor:

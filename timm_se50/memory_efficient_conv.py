@@ -72,7 +72,7 @@ class _ConvNormSEAddReLU(torch.autograd.Function):
             d_shortcut = torch.ops.aten.threshold_backward(d_out, out, 0)
             x, products, sum_gx = _products(d_shortcut, h, weight, stats)
             a, b, k, params = excite_backward(
-                products[..., -1], sum_gx, mean_x, hidden, gate, keep, stats.invstd, (gamma, beta), (weight1, weight2),
+                products[:, -1], sum_gx, mean_x, hidden, gate, keep, stats.invstd, (gamma, beta), (weight1, weight2),
                 h[0, 0].numel())
             d_h, d_weight = _conv_backward(
                 d_shortcut, h, x, products, weight, stats, a, b, k, (ctx.needs_input_grad[0], ctx.needs_input_grad[2]))
@@ -97,7 +97,7 @@ class _ConvNorm(torch.autograd.Function):
         stats = _Statistics(*stats)
         with torch.autocast(h.device.type, enabled=False):
             x, products, sum_gx = _products(d_out, h, weight, stats)
-            d_gamma, d_beta = sum_gx.sum(0), products[..., -1].sum(0)
+            d_gamma, d_beta = sum_gx.sum(0), products[:, -1].sum(0)
             count = h.numel() // h.shape[1]
             a = gamma * stats.invstd
             b, k = a * d_beta / -count, a * stats.invstd * d_gamma / -count
@@ -109,7 +109,7 @@ class _ConvNorm(torch.autograd.Function):
 
 class _Statistics(NamedTuple):
     mean_h: Tensor  # mean of h, (K,)
-    gram: Tensor  # of h less its mean, summed over samples and pixels, (K, K)
+    gram: Tensor  # of h less its mean, summed over samples and pixels, (K, K), of twice the precision
     sums: Tensor  # of h less its mean, over pixels, (N, K)
     invstd: Tensor  # what the norm multiplies by, (C,)
 
@@ -117,18 +117,23 @@ class _Statistics(NamedTuple):
 def _statistics(h: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, _Statistics]:
     """Centred h and the statistics of the norm after the convolution; its running ones are updated."""
     dtype = torch.promote_types(h.dtype, torch.float32)
-    w = weight.flatten(1).to(dtype)
+    wide = torch.promote_types(h.dtype, torch.float32 if h.dtype.itemsize < 4 else torch.float64)
+    w = weight.flatten(1).to(wide)
     count = h.numel() // h.shape[1]
-    mean_h = h.mean((0, 2, 3), dtype=dtype)
+    means = h.mean((2, 3), dtype=dtype)
+    mean_h = means.mean(0)
     x = _centred(h, mean_h)
-    grams = torch.bmm(x, x.mT)  # the last row holds the sums of x over pixels
-    gram = grams[:, :-1, :-1].sum(0)
+    # The weights may cancel what the channels of h have in common, and the quadratic form squares the error that this
+    # leaves, so twice the digits are needed (float32 was off by up to 100,000 times what BatchNorm is off).
+    x_wide = x[:, :-1].to(wide)
+    gram = torch.bmm(x_wide, x_wide.mT).sum(0)
     var = ((w @ gram) * w).sum(1).clamp_(min=0) / count
-    invstd = (var + norm.eps).rsqrt()
-    for name, value in (('running_mean', w @ mean_h), ('running_var', var * (count / (count - 1)))):
-        getattr(norm, name).lerp_(value, norm.momentum)  # with the unbiased variance, as BatchNorm does
+    mean = w @ mean_h.to(wide)
+    for name, value in (('running_mean', mean), ('running_var', var * (count / (count - 1)))):
+        running = getattr(norm, name)
+        running.lerp_(value.to(running.dtype), norm.momentum)  # with the unbiased variance, as BatchNorm does
     cast(Tensor, norm.num_batches_tracked).add_(1)
-    return x, _Statistics(mean_h, gram, grams[:, -1, :-1].clone(), invstd)
+    return x, _Statistics(mean_h, gram, (means - mean_h) * h[0, 0].numel(), (var + norm.eps).rsqrt().to(dtype))
 
 
 def _affine(weight: Tensor, gamma: Tensor, beta: Tensor, stats: _Statistics) -> Tensor:
@@ -137,11 +142,11 @@ def _affine(weight: Tensor, gamma: Tensor, beta: Tensor, stats: _Statistics) -> 
 
 
 def _products(g: Tensor, h: Tensor, weight: Tensor, stats: _Statistics) -> tuple[Tensor, Tensor, Tensor]:
-    """Centred h again, its products with g, (N, C, K + 1), the last column of which holds the sums of g over pixels,
+    """Centred h again, its products with g, (N, K + 1, C), the last row of which holds the sums of g over pixels,
     and the sums of g times the normalized output, (N, C)."""
     x = _centred(h, stats.mean_h)
-    products = torch.bmm(g.flatten(2), x.to(g.dtype).mT).to(x.dtype)
-    return x, products, (products[..., :-1] * weight.flatten(1)).sum(2) * stats.invstd
+    products = torch.bmm(x.to(g.dtype), g.flatten(2).mT).to(x.dtype)
+    return x, products, (products[:, :-1] * weight.flatten(1).mT).sum(1) * stats.invstd
 
 
 def _conv_backward(
@@ -160,8 +165,9 @@ def _conv_backward(
     w = weight.flatten(1).to(x.dtype)
     d_h = d_weight = None
     if needed[1]:
-        d_weight = torch.addmm((products[..., :-1] * a[..., None]).sum(0), b.mT, stats.sums)
-        d_weight = d_weight.addcmul_(w @ stats.gram, k[:, None])[..., None, None]
+        d_weight = torch.addmm((products[:, :-1] * a[:, None]).sum(0).mT, b.mT, stats.sums)
+        d_weight += k[:, None] * (w.to(stats.gram.dtype) @ stats.gram).to(w.dtype)
+        d_weight = d_weight[..., None, None]
     if needed[0]:
         affine = torch.cat([((w.mT * k) @ w).expand(len(h), -1, -1), (b @ w)[..., None]], 2)
         d_h = _bmm((w.mT * a[:, None]).to(h.dtype), g.flatten(2), h)

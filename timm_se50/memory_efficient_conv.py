@@ -120,20 +120,20 @@ def _statistics(h: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor
     wide = torch.promote_types(h.dtype, torch.float32 if h.dtype.itemsize < 4 else torch.float64)
     w = weight.flatten(1).to(wide)
     count = h.numel() // h.shape[1]
-    means = h.mean((2, 3), dtype=dtype)
-    mean_h = means.mean(0)
-    x = _centred(h, mean_h)
+    means = h.mean((2, 3), dtype=wide)
+    mean = means.mean(0)
+    x = _centred(h, mean.to(dtype))
     # The weights may cancel what the channels of h have in common, and the quadratic form squares the error that this
     # leaves, so twice the digits are needed (float32 was off by up to 100,000 times what BatchNorm is off).
     x_wide = x[:, :-1].to(wide)
     gram = torch.bmm(x_wide, x_wide.mT).sum(0)
     var = ((w @ gram) * w).sum(1).clamp_(min=0) / count
-    mean = w @ mean_h.to(wide)
-    for name, value in (('running_mean', mean), ('running_var', var * (count / (count - 1)))):
+    for name, value in (('running_mean', w @ mean), ('running_var', var * (count / (count - 1)))):
         running = getattr(norm, name)
         running.lerp_(value.to(running.dtype), norm.momentum)  # with the unbiased variance, as BatchNorm does
     cast(Tensor, norm.num_batches_tracked).add_(1)
-    return x, _Statistics(mean_h, gram, (means - mean_h) * h[0, 0].numel(), (var + norm.eps).rsqrt().to(dtype))
+    sums = (means - mean) * h[0, 0].numel()
+    return x, _Statistics(mean.to(dtype), gram, sums.to(dtype), (var + norm.eps).rsqrt().to(dtype))
 
 
 def _affine(weight: Tensor, gamma: Tensor, beta: Tensor, stats: _Statistics) -> Tensor:

@@ -2,6 +2,7 @@
 
     python benchmarks/training.py
     python benchmarks/training.py --batch-sizes 8 --image-sizes 160 --layouts channels_last --rounds 30
+    python benchmarks/training.py --clock cpu  # on a busy machine: CPU time of a single thread
     python benchmarks/training.py --device cuda --autocast --batch-sizes 64 --image-sizes 224
 
 A step is zero_grad, forward, cross-entropy, backward and SGD with momentum. In a round each model takes one step, the
@@ -28,6 +29,7 @@ MODELS = {
     'seresnet50': ('seresnet50', {}),
     'memory_efficient': ('se_resnet50_replace', {'memory_efficient': True}),
 }
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.thread_time}
 
 
 def saved_bytes(model: torch.nn.Module, forward: Callable[[torch.nn.Module], torch.Tensor]) -> int:
@@ -46,12 +48,12 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[torch.nn.Module], tor
     return sum(nbytes for pointer, nbytes in storages.items() if pointer not in own)
 
 
-def seconds(step, device: torch.device) -> float:
-    start = time.perf_counter()
+def seconds(step, device: torch.device, clock: Callable[[], float]) -> float:
+    start = clock()
     step()
     if device.type == 'cuda':
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measure(args, batch: int, size: int, layout: str) -> dict:
@@ -84,7 +86,7 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
     for index in range(-args.warmup, args.rounds):
         names = list(MODELS)
         for name in names[index % 3:] + names[:index % 3]:
-            elapsed = seconds(steps[name], device)
+            elapsed = seconds(steps[name], device, CLOCKS[args.clock])
             if index >= 0:
                 times[name].append(elapsed)
 
@@ -109,6 +111,7 @@ def machine(args) -> dict:
     return {
         'date': datetime.date.today().isoformat(),
         'device': torch.cuda.get_device_name() if args.device == 'cuda' else cpu,
+        'clock': args.clock,
         'threads': torch.get_num_threads(),
         'autocast': 'bfloat16' if args.autocast else None,
         'rounds': args.rounds,
@@ -127,8 +130,11 @@ def main():
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--autocast', action='store_true', help='bfloat16')
+    parser.add_argument('--clock', default='wall', choices=list(CLOCKS), help='cpu sets one thread')
     parser.add_argument('--out', type=Path, help='JSON file to write')
     args = parser.parse_args()
+    if args.clock == 'cpu':
+        torch.set_num_threads(1)  # and backward runs in the thread that calls it
 
     results = []
     print('batch  size  layout             model              saved MiB  ratio   step ms  ratio (quartiles)')

@@ -5,11 +5,11 @@ import pickle
 import pytest
 import timm
 import torch
-from benchmarks.training import saved_bytes
 from torch import nn
 from torch.nn.utils import parametrizations
 
 import timm_se50
+from benchmarks.training import saved_bytes
 from timm_se50 import memory_efficient as me
 
 torch.set_num_threads(1)

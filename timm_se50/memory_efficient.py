@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
 from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
@@ -57,10 +58,12 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     """Whether `forward` is to be used for the block's input `x`: it is asked for, and computes what the block does."""
     if not block.memory_efficient:
         return False
-    # fx passes a Proxy; torch.compile, export and torch.func see through the plain path but not through these functions
+    # fx passes a Proxy; torch.compile, export, torch.func and forward mode see through the plain path only
     if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if torch._C._are_functorch_transforms_active() or torch_module._has_any_global_hook():
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    if torch_module._has_any_global_hook():
         return False
     se = block.se
     return (

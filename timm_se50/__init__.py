@@ -4,6 +4,7 @@ from .card import CardConfig
 from .checkpoint import save_checkpoint
 from .hub import download_checkpoint, pull_from_hub
 from .hub_push import Pushed, push_to_hub
+from .memory_efficient import set_memory_efficient
 from .se_resnet50 import se_resnet50_patch, se_resnet50_replace
 from .squeeze_excite import SEConfig, SEModule, se_parameters
 from .surgery import patch_blocks_, replace_blocks_
@@ -26,5 +27,6 @@ __all__ = [
     'se_parameters',
     'se_resnet50_patch',
     'se_resnet50_replace',
+    'set_memory_efficient',
 ]
 __version__ = '0.1.0.dev0'

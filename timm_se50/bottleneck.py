@@ -5,6 +5,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from . import memory_efficient
 from .reparam import fuse_block
 from .squeeze_excite import POSITIONS, SEModule
 
@@ -55,8 +56,13 @@ class SEBottleneck(SEBlock, Bottleneck):
     """timm's `Bottleneck` with Squeeze-and-Excitation."""
     last_conv = 'conv3'
     last_norm = 'bn3'
+    memory_efficient = False  # see set_memory_efficient()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
+            if memory_efficient.is_applicable(self, x):
+                return memory_efficient.forward(self, x)
+
         shortcut = x
         if self.se_pre is not None:
             x = self.se_pre(x)

@@ -80,6 +80,7 @@ def checkpoint_config(
             'The model has no pretrained_cfg, so its preprocessing is unknown; make it by '
             "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
     args = get_model_args(model, {f'se_{k}': v for k, v in asdict(se).items()})
+    args.pop('memory_efficient', None)  # how one trains, not what the model is
     for key, value in args.items():
         try:
             json.dumps(value)

@@ -17,6 +17,7 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
+from .memory_efficient import set_memory_efficient
 from .recognise import is_se_key
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
@@ -33,6 +34,7 @@ class SEResNet(ResNet):
         se_reduction: As `SEConfig.reduction`.
         se_stages: As `SEConfig.stages`.
         se_position: As `SEConfig.position`.
+        memory_efficient: Save less for the backward pass (see `set_memory_efficient`).
         init_context: What the plain ResNet's weights are initialized in.
         **kwargs: Arguments of timm's ResNet.
     """
@@ -44,6 +46,7 @@ class SEResNet(ResNet):
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
+            memory_efficient: bool = False,
             init_context: AbstractContextManager = nullcontext(),
             **kwargs,
     ):
@@ -51,6 +54,7 @@ class SEResNet(ResNet):
         with init_context:
             super().__init__(*args, **kwargs)
         insert_se_(self, config, convert, neutral=False)
+        set_memory_efficient(self, memory_efficient)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As torch's, and a plain ResNet's weights are mapped (see `map_resnet_weights`).
@@ -112,6 +116,7 @@ def se_resnet50_replace(pretrained: bool = False, **kwargs) -> SEResNet:
         se_reduction: Ratio r of channels to hidden width, one for all stages or one for each of `se_stages`.
         se_stages: Stages to put SE into, 1 to 4.
         se_position: 'standard', 'pre', 'post' or 'identity'.
+        memory_efficient: Save less for the backward pass; off by default, since results differ by rounding.
     """
     return _create_se_resnet50('se_resnet50_replace', pretrained, convert=replace_block, **kwargs)
 

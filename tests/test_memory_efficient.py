@@ -1,0 +1,197 @@
+"""memory_efficient=True: the same training with fewer bytes saved, and the plain path where it does not apply."""
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import timm_se50
+from benchmarks.training import saved_bytes
+from timm_se50 import memory_efficient as me
+
+torch.set_num_threads(1)
+IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+TOLERANCE = 1e-9  # float64: sums in another order, through 16 convolutions and norms over as few as 16 numbers
+
+
+def make(name='se_resnet50_replace', **kwargs):
+    """A model with a block a stage, in training mode; shaken, so that every block has a residual branch that counts."""
+    torch.manual_seed(1)
+    model = timm.create_model(name, **{'layers': (1, 1, 1, 1), 'num_classes': 10, **kwargs})
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 1:
+                p.add_(torch.randn_like(p), alpha=0.3)
+    return model.train()
+
+
+def pair(**kwargs):
+    """The same model without and with memory_efficient."""
+    return make(**kwargs), make(**kwargs, memory_efficient=True)
+
+
+def pair_of_doubles(**kwargs):
+    return tuple(m.double() for m in pair(**kwargs))
+
+
+def step(model, images=IMAGES, autocast=False):
+    """Output, gradients and buffers after a step; the same random numbers each time."""
+    torch.manual_seed(2)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        output = model(images.to(next(model.parameters()).dtype))
+    if output.requires_grad:
+        output.float().sin().sum().backward()
+    gradients = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    return {'output': output.detach()} | gradients | {k: b.clone() for k, b in model.named_buffers()}
+
+
+def error(found, expected):
+    """The largest relative error of any tensor, by its norm."""
+    assert found.keys() == expected.keys()
+    return max(((found[k] - expected[k]).double().norm() / (expected[k].double().norm() + 1e-12)).item()
+               for k in expected)
+
+
+def saved(model):
+    return saved_bytes(model, lambda m: m(IMAGES.to(next(m.parameters()).dtype)))
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('kwargs', [
+    {}, {'drop_path_rate': 0.5}, {'drop_block_rate': 0.2}, {'aa_layer': timm.layers.BlurPool2d},
+    {'stem_type': 'deep', 'avg_down': True}, {'output_stride': 8}, {'cardinality': 2, 'base_width': 32},
+], ids=str)
+def test_a_step_is_that_of_the_plain_path(kwargs, layout):
+    plain, efficient = (m.to(torch.float64, memory_format=layout) for m in pair(**kwargs))
+    images = IMAGES.contiguous(memory_format=layout)
+    assert error(step(efficient, images), step(plain, images)) < TOLERANCE
+    assert saved(efficient) < 0.95 * saved(plain)
+
+
+def test_it_is_off_unless_asked_for_and_can_be_switched_on_a_live_model():
+    model = make()
+    before = saved(model)
+    assert not any(getattr(m, 'memory_efficient', False) for m in model.modules())
+    timm_se50.set_memory_efficient(model)
+    assert saved(model) < before
+    assert saved(copy.deepcopy(model)) == saved(pickle.loads(pickle.dumps(model))) == saved(model)
+    timm_se50.set_memory_efficient(model, False)
+    assert saved(model) == before
+    for insert_ in (timm_se50.replace_blocks_, timm_se50.patch_blocks_):
+        model = insert_(timm.create_model('resnet50', layers=(1, 1, 1, 1))).train()
+        before = saved(model)
+        timm_se50.set_memory_efficient(model)
+        assert saved(model) < before
+
+
+def test_a_model_without_the_block_is_refused():
+    with pytest.raises(ValueError, match=r'The ResNet has no SEBottleneck block; .*replace_blocks_'):
+        timm_se50.set_memory_efficient(timm.create_model('resnet18'))
+
+
+def test_bytes_saved_are_at_most_three_quarters_of_a_plain_resnet50():
+    images = torch.randn(8, 3, 160, 160)
+    plain, se, efficient = (
+        saved_bytes(timm.create_model(name, **kwargs).train(), lambda m: m(images)) for name, kwargs in (
+            ('resnet50', {}), ('seresnet50', {}), ('se_resnet50_replace', {'memory_efficient': True})))
+    assert se > 1.25 * plain
+    assert efficient < 0.75 * plain
+
+
+def replace_norms(model, kind):
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.BatchNorm2d:
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, kind(module.num_features))
+
+
+class OwnNorm(nn.BatchNorm2d):
+    pass
+
+
+def each(kind, change):
+    """Change every module of a type."""
+    def apply(model):
+        for module in model.modules():
+            if type(module) is kind:
+                change(module)
+    return apply
+
+
+FALLBACKS = {
+    'eval': ({}, lambda m: m.eval()),
+    'frozen norms': ({}, each(nn.BatchNorm2d, lambda n: n.eval())),
+    'cumulative average': ({}, each(nn.BatchNorm2d, lambda n: setattr(n, 'momentum', None))),
+    'no running statistics': ({}, lambda m: replace_norms(m, lambda c: nn.BatchNorm2d(c, track_running_stats=False))),
+    'no affine': ({}, lambda m: replace_norms(m, lambda c: nn.BatchNorm2d(c, affine=False))),
+    'a subclass of BatchNorm': ({}, lambda m: replace_norms(m, OwnNorm)),
+    'GroupNorm': ({'norm_layer': 'groupnorm'}, None),
+    'GELU': ({'act_layer': 'gelu'}, None),
+    'pre': ({'se_position': 'pre'}, None),
+    'post': ({'se_position': 'post'}, None),
+    'identity': ({'se_position': 'identity'}, None),
+    'hooks on the last norm': ({}, lambda m: [
+        b[0].bn3.register_forward_hook(lambda *args: None) for b in (m.layer1, m.layer2, m.layer3, m.layer4)]),
+    'parametrized SE': ({}, each(timm_se50.SEModule, lambda s: parametrizations.weight_norm(s.fc1))),
+    'a forward of its own': ({}, each(timm_se50.SEModule, lambda s: setattr(s, 'forward', s.forward))),
+}
+
+
+@pytest.mark.parametrize('name', FALLBACKS)
+def test_where_it_does_not_apply_the_plain_path_runs_bit_for_bit(name):
+    kwargs, change = FALLBACKS[name]
+    models = pair(**kwargs)
+    for model in models:
+        torch.manual_seed(3)
+        if change is not None:
+            change(model)
+    plain, efficient = (step(m) for m in models)
+    assert plain.keys() == efficient.keys()
+    assert all(torch.equal(plain[k], efficient[k]) for k in plain)
+    assert saved(models[0]) == saved(models[1])
+
+
+def test_sync_batch_norm_and_a_single_image_fall_back():
+    model = make(memory_efficient=True)
+    assert me.is_applicable(model.layer1[0], IMAGES)
+    assert not me.is_applicable(model.layer1[0], IMAGES[:1])
+    assert not me.is_applicable(nn.SyncBatchNorm.convert_sync_batchnorm(model).layer1[0], IMAGES)
+
+
+@pytest.mark.parametrize('use_reentrant', [False, True])
+def test_gradient_checkpointing(use_reentrant, monkeypatch):
+    monkeypatch.setattr(timm.layers.config, '_USE_REENTRANT_CKPT', use_reentrant)
+    plain, efficient = pair_of_doubles()
+    for model in (plain, efficient):
+        model.set_grad_checkpointing()
+    images = IMAGES.double().requires_grad_()  # the reentrant form needs an input that asks for a gradient
+    assert error(step(efficient, images), step(plain, images)) < TOLERANCE
+
+
+def test_partly_frozen():
+    models = pair_of_doubles()
+    for model in models:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(part in name for part in ('.se.', 'layer2', 'bn2', 'fc')))
+    assert error(step(models[1]), step(models[0])) < TOLERANCE
+
+
+def test_autocast_is_at_most_twice_as_far_from_float32_as_the_plain_path():
+    exact = step(make())
+    plain, efficient = (step(m, autocast=True) for m in pair())
+    assert plain['output'].dtype == efficient['output'].dtype == torch.bfloat16
+    assert all(plain[k].dtype == efficient[k].dtype for k in plain)
+    assert error(efficient, exact) < 2 * error(plain, exact)
+
+
+def test_ddp(tmp_path):
+    expected = step(make(memory_efficient=True))
+    torch.distributed.init_process_group('gloo', f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        found = step(nn.parallel.DistributedDataParallel(make(memory_efficient=True)))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(torch.equal(found[k if k == 'output' else f'module.{k}'], expected[k]) for k in expected)

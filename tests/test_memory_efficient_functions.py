@@ -1,0 +1,126 @@
+"""The memory-efficient functions by themselves, against what they stand for."""
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import relu
+
+from timm_se50 import SEModule
+from timm_se50.memory_efficient_conv import conv_norm, conv_norm_se_add_relu
+from timm_se50.memory_efficient_norm import norm_relu_conv, norm_se_add_relu
+
+LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
+
+
+class Tail(nn.Module):
+    """Any of the functions, by `kind`, and the modules it works with, shaken so that nothing is neutral."""
+
+    def __init__(self, kind, width=4, channels=8, kernel_size=1, stride=1, groups=1):
+        super().__init__()
+        self.kind = kind
+        conv_first = kind.startswith('conv')
+        self.norm = nn.BatchNorm2d(width if kind == 'norm_relu_conv' else channels)
+        if 'conv' in kind:
+            self.conv = nn.Conv2d(width, channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        if 'se' in kind:
+            self.se = SEModule(channels, 4)
+        self.shape = (width if conv_first or kind == 'norm_relu_conv' else channels, 3, 2)
+        self.shortcut_shape = (channels, 3, 2)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.add_(torch.randn_like(p), alpha=0.3)
+
+    def inputs(self, layout, n=3):
+        shapes = [self.shape, self.shortcut_shape][:1 + ('add' in self.kind)]
+        inputs = [torch.randn(n, *shape).contiguous(memory_format=layout) + 0.5 for shape in shapes]
+        return [i.to(next(self.parameters()).dtype).requires_grad_() for i in inputs]
+
+    def forward(self, x, shortcut=None, keep=None, plain=False):
+        if not plain:
+            return {
+                'norm_relu_conv': lambda: norm_relu_conv(x, self.norm, self.conv),
+                'norm_se_add_relu': lambda: norm_se_add_relu(x, shortcut, self.norm, self.se, keep),
+                'conv_norm': lambda: conv_norm(x, self.conv, self.norm),
+                'conv_norm_se_add_relu':
+                    lambda: conv_norm_se_add_relu(x, shortcut, self.conv, self.norm, self.se, keep),
+            }[self.kind]()
+        for step in self.kind.split('_'):
+            if step in ('conv', 'norm', 'se'):
+                x = getattr(self, step)(x)
+            elif step == 'relu':
+                x = relu(x)
+            else:
+                x = x * (1 if keep is None else keep[..., None, None]) + shortcut
+        return x
+
+
+KINDS = ('norm_relu_conv', 'norm_se_add_relu', 'conv_norm', 'conv_norm_se_add_relu')
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize(('kind', 'conv', 'keep'), [
+    ('norm_relu_conv', {}, None),
+    ('norm_relu_conv', {'kernel_size': 3, 'stride': 2, 'groups': 2}, None),
+    ('norm_se_add_relu', {}, None),
+    ('norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
+    ('conv_norm', {}, None),
+    ('conv_norm_se_add_relu', {}, None),
+    ('conv_norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
+])
+def test_gradcheck(kind, conv, keep, layout):
+    torch.manual_seed(0)
+    tail = Tail(kind, **conv).double()
+    names, parameters = zip(*tail.named_parameters())
+    inputs = tail.inputs(LAYOUTS[layout])
+    keep = keep and torch.tensor(keep, dtype=torch.double)[:, None]
+
+    def function(*tensors):
+        inputs, values = tensors[:-len(names)], tensors[-len(names):]
+        return functional_call(tail, dict(zip(names, values)), inputs, {'keep': keep} if keep is not None else {})
+
+    values = [p.detach().clone().requires_grad_() for p in parameters]
+    assert torch.autograd.gradcheck(function, (*inputs, *values))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('kind', KINDS)
+def test_output_gradients_and_statistics_are_those_of_the_modules(kind, layout):
+    torch.manual_seed(0)
+    results = []
+    tail = Tail(kind, width=16, channels=32).double()
+    state, inputs = {k: v.clone() for k, v in tail.state_dict().items()}, tail.inputs(LAYOUTS[layout], n=4)
+    weight = None
+    for plain in (True, False):
+        tail.load_state_dict(state)
+        output = tail(*inputs, plain=plain)
+        weight = torch.randn_like(output) if weight is None else weight
+        gradients = torch.autograd.grad(output, [*inputs, *tail.parameters()], weight)
+        results.append([output, *gradients, *(b.clone() for b in tail.buffers())])
+        if not plain:  # a layout that is lost costs a copy of the map in every block
+            assert all(t.is_contiguous(memory_format=LAYOUTS[layout]) for t in (output, gradients[0]))
+    for expected, found in zip(*results):
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)  # float64, sums in another order
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_frozen_parts_get_no_gradient_and_the_others_the_same(kind):
+    torch.manual_seed(0)
+    tail = Tail(kind).double()
+    inputs = tail.inputs(torch.contiguous_format)
+    expected = dict(zip(dict(tail.named_parameters()), torch.autograd.grad(tail(*inputs).sin().sum(),
+                                                                           list(tail.parameters()))))
+    for frozen in [*expected, 'inputs']:
+        tail.requires_grad_(True).zero_grad()
+        for name, parameter in tail.named_parameters():
+            parameter.requires_grad_(name != frozen)
+        tail(*[i.detach() if frozen == 'inputs' else i for i in inputs]).sin().sum().backward()
+        for name, parameter in tail.named_parameters():
+            assert (parameter.grad is None) if name == frozen else torch.equal(parameter.grad, expected[name])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_second_derivative_is_refused(kind):
+    tail = Tail(kind)
+    output = tail(*tail.inputs(torch.contiguous_format)).square().sum()
+    with pytest.raises(RuntimeError, match=r'no second derivative.*set_memory_efficient\(model, False\)'):
+        torch.autograd.grad(output, list(tail.parameters()), create_graph=True)

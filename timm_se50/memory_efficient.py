@@ -1,0 +1,138 @@
+"""Training with less memory: where SE blocks may use the memory-efficient functions, and do."""
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+
+from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
+from .memory_efficient_norm import norm_relu_conv, norm_se_add_relu
+from .squeeze_excite import SEModule
+
+if TYPE_CHECKING:
+    from .bottleneck import SEBottleneck
+
+# K * K / C, of a 1x1 convolution of K channels to C, up to which its output is not made; 16 in layer1
+MAX_GRAM = 16
+ModuleT = TypeVar('ModuleT', bound=nn.Module)
+
+__all__ = ['forward', 'is_applicable', 'set_memory_efficient']
+
+
+def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
+    """Make a model's SE blocks save less for the backward pass, or as much as ever; their parameters stay as they are.
+
+    A block uses it where it can, and computes as ever where it cannot: in eval mode, under torch.compile and
+    TorchScript, with other norms than BatchNorm, and so on (docs/memory.md has the list). Results differ by rounding.
+
+    Args:
+        model: A model with `SEBottleneck` blocks, or one such block.
+        enable: Whether to save memory.
+
+    Raises:
+        ValueError: The model has no such block.
+    """
+    blocks = [m for m in model.modules() if hasattr(m, 'memory_efficient')]
+    if not blocks:
+        raise ValueError(
+            f'The {type(model).__name__} has no SEBottleneck block; put SE in first, with replace_blocks_(model).')
+    for block in blocks:
+        block.memory_efficient = enable  # type: ignore[assignment]
+
+
+def _is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
+    """Whether calling `module` does what `kind` does and nothing else: no subclass (a parametrized or a quantized
+    module is one), no hook, no forward of its own, no tensor subclass as a parameter."""
+    return (
+        isinstance(module, nn.Module) and type(module) is kind
+        and 'forward' not in vars(module)
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+        and all(type(p) in (Tensor, nn.Parameter) for p in module._parameters.values() if p is not None)
+    )
+
+
+def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
+    """Whether `forward` is to be used for the block's input `x`: it is asked for, and computes what the block does."""
+    if not block.memory_efficient:
+        return False
+    # fx passes a Proxy; torch.compile, export, torch.func and forward mode see through the plain path only
+    if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    if torch_module._has_any_global_hook():
+        return False
+    se = block.se
+    return (
+        _is_norm(block.bn3) and _is_stock(block.act3, nn.ReLU) and _is_stock(se, SEModule) and se.gate_scale == 1.0
+        and _is_stock(se.fc1, nn.Conv2d) and _is_stock(se.fc2, nn.Conv2d) and _is_stock(se.act, nn.ReLU)
+        and (block.drop_path is None or _is_stock(block.drop_path, DropPath))
+        and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
+    )
+
+
+def forward(block: 'SEBottleneck', x: Tensor) -> Tensor:
+    """The block's forward."""
+    conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se)
+    z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
+    gram = _is_gram_cheap(conv, z)
+    if not gram and type(block.drop_block) is type(block.aa) is nn.Identity:
+        z = _norm_relu_conv(z, block.bn2, block.act2, conv)
+    else:
+        z = block.act2(block.drop_block(block.bn2(z)))
+        z = block.aa(z)  # type: ignore[misc]
+        z = _cast(z) if gram else conv(z)
+
+    # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
+    keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
+    shortcut = x if block.downsample is None else _downsample(block.downsample, x)
+    if gram:
+        return conv_norm_se_add_relu(z, shortcut.to(z.dtype), conv, norm, se, keep)
+    return norm_se_add_relu(z, shortcut.to(z.dtype), norm, se, keep)
+
+
+def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
+    if (
+        _is_norm(norm) and _is_stock(act, nn.ReLU) and _is_stock(conv, nn.Conv2d) and conv.bias is None
+        and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str) and _cast(x) is x
+    ):
+        return norm_relu_conv(x, norm, conv)
+    return conv(act(norm(x)))
+
+
+def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
+    """timm's `downsample_conv`: a convolution and a norm."""
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and _is_stock(downsample, nn.Sequential):
+        conv, norm = downsample
+        if _is_gram_cheap(conv, x) and _is_norm(norm):
+            return conv_norm(_cast(x), conv, norm)
+    return downsample(x)
+
+
+def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:
+    """A BatchNorm in training mode, its parameters in full precision."""
+    return (
+        _is_stock(norm, nn.BatchNorm2d)
+        and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+        and norm.weight.dtype in (torch.float32, torch.float64))
+
+
+def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """A 1x1 convolution of `x` that is cheaper without its output, with the Gram matrix of its input instead.
+
+    That takes about 2 * K * K / C multiplications more for each number of the output, which K = 64 pays back and
+    K = 128 does not (measured on a CPU). Weights by sample take as much room as the output where there are K pixels.
+    """
+    return (
+        _is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
+        and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
+        and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
+
+
+def _cast(x: Tensor) -> Tensor:
+    """As autocast does before a convolution."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

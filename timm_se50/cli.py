@@ -1,4 +1,6 @@
 """The command line: a thin layer over public functions."""
+import sys
+
 import click
 
 from . import __version__
@@ -23,6 +25,16 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name='timm-se50')
 def main(debug: bool):
     """Squeeze-and-Excitation for pretrained ResNet-50s."""
+
+
+@main.command()
+def doctor():
+    """Show what timm knows of this plugin, and how; fails where timm does not know its models without an import."""
+    from .doctor import diagnose
+    well, findings = diagnose()
+    for title, finding in findings.items():
+        click.echo(f'{title:18} {finding}')
+    sys.exit(0 if well else 1)
 
 
 if __name__ == '__main__':

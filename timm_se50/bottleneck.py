@@ -1,5 +1,5 @@
 """The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -17,7 +17,8 @@ class SEBlock(nn.Module):
     """
     last_conv: str
     last_norm: str
-    if TYPE_CHECKING:  # TorchScript would read these as attribute types
+    if TYPE_CHECKING:  # TorchScript would read these as attribute types, and a 'type: ignore' as a signature
+        aa: Any  # timm's says: maybe None
         conv1: nn.Conv2d
         se: nn.Module | None
         se_pre: nn.Module | None
@@ -63,7 +64,7 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.bn2(x)
         x = self.drop_block(x)
         x = self.act2(x)
-        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
+        x = self.aa(x)
 
         x = self.conv3(x)
         x = self.bn3(x)
@@ -101,7 +102,7 @@ class SEBasicBlock(SEBlock, BasicBlock):
         x = self.bn1(x)
         x = self.drop_block(x)
         x = self.act1(x)
-        x = self.aa(x)  # type: ignore[misc]  # timm's create_aa() is annotated as maybe None
+        x = self.aa(x)
 
         x = self.conv2(x)
         x = self.bn2(x)

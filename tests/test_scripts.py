@@ -74,7 +74,7 @@ def check_trained(folder, name, ema=False):
         if 'pretrained' not in name:
             # two small steps change a norm's weight by less; a doubled one, of 2, is 1 away from a plain one
             assert (weights['layer3.2.bn3.weight'] - 2 * plain['layer3.2.bn3.weight']).abs().max() < 0.05
-            assert (weights['conv1.weight'] - plain['conv1.weight']).abs().max() < 0.05
+            assert (weights['layer4.2.conv3.weight'] - plain['layer4.2.conv3.weight']).abs().max() < 0.01  # std is 0.03
     return checkpoint
 
 

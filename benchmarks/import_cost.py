@@ -1,7 +1,8 @@
 """What the autoload costs: time of `import torch` and `import timm` with and without the plugin, as ratios.
 
-Run it where the plugin is installed: python benchmarks/import_cost.py [rounds [module]]. Each time is of a process of its own,
-and the two sides take turns. "Without" is the same environment, with the entry point left out of what torch sees.
+Run it where the plugin is installed: python benchmarks/import_cost.py [rounds [module]]. Each time is of a process of
+its own, and the two sides take turns. "Without" is the same environment, with the entry point left out of what torch
+sees.
 """
 import statistics
 import subprocess

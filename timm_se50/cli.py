@@ -1,6 +1,4 @@
 """The command line: a thin layer over public functions."""
-import sys
-
 import click
 
 from . import __version__
@@ -34,7 +32,7 @@ def doctor():
     well, findings = diagnose()
     for title, finding in findings.items():
         click.echo(f'{title:18} {finding}')
-    sys.exit(0 if well else 1)
+    raise SystemExit(not well)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,6 @@
 """Squeeze-and-Excitation for pretrained ResNet-50s, as a plugin for timm. Importing it registers the two models."""
+import timm  # noqa: F401  # before torch: where another thread is importing timm, this one then waits for it
+
 from .bottleneck import SEBasicBlock, SEBottleneck
 from .card import CardConfig
 from .checkpoint import save_checkpoint

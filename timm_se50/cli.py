@@ -152,5 +152,15 @@ def info(checkpoint: str, size: int | None, as_json: bool):
     click.echo(json.dumps(description, indent=2) if as_json else format_description(description))
 
 
+@main.command()
+def doctor():
+    """Show what timm knows of this plugin, and how; fails where timm does not know its models without an import."""
+    from .doctor import diagnose
+    well, findings = diagnose()
+    for title, finding in findings.items():
+        click.echo(f'{title:18} {finding}')
+    raise SystemExit(not well)
+
+
 if __name__ == '__main__':
     main()

@@ -1,0 +1,155 @@
+"""What each process of test_ecosystem.py runs: a library that builds on timm, which finds a model by its name alone.
+
+The Hugging Face cache holds a plain ResNet-50 under timm's default tag. From it, `pretrained=True` has to give a model
+that computes, bit for bit, what the library's own resnet50 computes.
+"""
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def images(n=2, size=64):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def se_weights(model):
+    return {name: p for name, p in model.named_parameters() if '.se.fc2.weight' in name}
+
+
+def check_equal(model, plain, forward):
+    with torch.no_grad():
+        ours, theirs = forward(model.eval()), forward(plain.eval())
+    assert len(ours) == len(theirs) > 0
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+    assert len(se_weights(model)) == 16
+    assert not se_weights(plain)
+
+
+def check_trains(model, loss):
+    loss(model.train()).backward()
+    assert all(p.grad.any() for p in se_weights(model).values())
+
+
+def smp(name):
+    import segmentation_models_pytorch as smp
+
+    def make(name, **kwargs):
+        return smp.create_model(encoder_name=f'tu-{name}', encoder_weights=True, classes=3, **kwargs)
+    for kwargs in (
+            {'arch': 'unet'},
+            {'arch': 'deeplabv3plus', 'encoder_output_stride': 16},
+            {'arch': 'deeplabv3', 'encoder_output_stride': 8},
+    ):
+        model = make(name, **kwargs)
+        check_equal(model, make('resnet50', **kwargs), lambda m: m.encoder(images()))
+        assert model(images()).shape == (2, 3, 64, 64)
+        stride = 64 // model.encoder(images())[-1].shape[-1]
+        assert stride == kwargs.get('encoder_output_stride', 32)
+        check_trains(model, lambda m: m(images()).square().mean())
+    ours, theirs = (smp.encoders.get_preprocessing_params(f'tu-{n}') for n in (name, 'resnet50'))
+    assert ours == theirs
+
+
+def transformers_backbone(name):
+    from transformers import TimmBackbone
+
+    def make(name):
+        return TimmBackbone.from_pretrained(name, out_indices=(1, 2, 3, 4))
+    model = make(name)
+    check_equal(model, make('resnet50'), lambda m: m(images()).feature_maps)
+    assert model.channels == [256, 512, 1024, 2048]
+    check_trains(model, lambda m: m(images()).feature_maps[-1].square().mean())
+
+
+def transformers_wrapper(name):
+    import timm
+    from timm.models import save_for_hf
+    from transformers import TimmWrapperForImageClassification, TimmWrapperModel
+
+    trained = timm.create_model(name, pretrained=True, num_classes=5, se_reduction=8)
+    nn.init.constant_(trained.layer1[0].se.fc2.bias, 0.3)  # no longer a ResNet-50
+    with torch.no_grad():
+        expected = trained.eval()(images())
+        features = trained.forward_features(images())
+    save_for_hf(trained, 'checkpoint', model_args={'se_reduction': 8}, safe_serialization=True)
+    # timm writes num_classes twice and transformers refuses that; timm_se50.save_checkpoint() writes it once
+    config = json.loads(Path('checkpoint', 'config.json').read_text())
+    del config['model_args']['num_classes']
+    Path('checkpoint', 'config.json').write_text(json.dumps(config))
+    model = TimmWrapperForImageClassification.from_pretrained('checkpoint').eval()
+    body = TimmWrapperModel.from_pretrained('checkpoint').eval()
+    with torch.no_grad():
+        assert torch.equal(model(images()).logits, expected)
+        assert torch.equal(body(images()).last_hidden_state, features)
+    check_trains(model, lambda m: m(images(), labels=torch.tensor([0, 1])).loss)
+
+
+def fastai(name):
+    from fastai.vision.all import ImageDataLoaders, accuracy, vision_learner
+    loaders = ImageDataLoaders.from_folder('data', train='train', valid='validation', bs=10, num_workers=0)
+
+    def make(name):
+        return vision_learner(loaders, name, metrics=accuracy)
+    learner = make(name)
+    check_equal(learner.model[0], make('resnet50').model[0], lambda m: [m(images())])
+    learner.unfreeze()
+    learner.fit(1, 1e-3)
+    assert all(p.any() for p in se_weights(learner.model).values())  # they were zero
+    assert len(learner.recorder.values) == 1
+
+
+def lightning(name):
+    import lightning
+    import timm
+
+    class Classifier(lightning.LightningModule):
+        def __init__(self, name):
+            super().__init__()
+            self.save_hyperparameters()
+            self.model = timm.create_model(name, pretrained=True, num_classes=5)
+
+        def training_step(self, batch, _):
+            return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    data = torch.utils.data.TensorDataset(images(8), torch.arange(8) % 5)
+    trainer = lightning.Trainer(
+        accelerator='cpu', max_epochs=1, logger=False, enable_progress_bar=False, enable_model_summary=False)
+    model = Classifier(name)
+    check_equal(model.model, timm.create_model('resnet50', pretrained=True), lambda m: m.forward_features(images()))
+    trainer.fit(model.train(), torch.utils.data.DataLoader(data, batch_size=4))
+    assert trainer.global_step == 2
+    assert all(p.any() for p in se_weights(model).values())
+
+    trainer.save_checkpoint('lightning.ckpt')
+    loaded = Classifier.load_from_checkpoint('lightning.ckpt', weights_only=True)
+    check = loaded.state_dict()
+    assert all(torch.equal(v, check[k]) for k, v in model.state_dict().items())
+
+
+def torchvision(name):
+    import timm
+    from torchvision.models.feature_extraction import create_feature_extractor
+    nodes = ['layer1', 'layer3.2', 'layer4']
+    model = timm.create_model(name, pretrained=True).eval()
+    plain = timm.create_model('resnet50', pretrained=True).eval()
+    ours, theirs = (create_feature_extractor(m, nodes) for m in (model, plain))
+    check_equal(ours, theirs, lambda m: list(m(images()).values()))
+    gate = create_feature_extractor(model, ['layer2.1.se.fc2'])(images())['layer2.1.se.fc2']
+    assert gate.shape == (2, 512, 1, 1)
+    assert not gate.any()  # a sigmoid of 0
+    check_trains(ours, lambda m: m(images())['layer4'].square().mean())
+
+
+if __name__ == '__main__':
+    library, name = sys.argv[1:]
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    globals()[library](name)
+    source = Path(sys.modules['timm_se50'].__file__).parent  # timm has imported it
+    print('ran with', source)

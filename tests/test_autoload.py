@@ -1,0 +1,164 @@
+"""The models are known to timm though nobody imports the plugin. Each test is a fresh process on an installed wheel."""
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODELS = ['se_resnet50_patch', 'se_resnet50_replace']
+KNOWN = f"""
+import timm
+assert timm.list_models('se_resnet50*') == {MODELS}, timm.list_models('se_resnet50*')
+assert all(map(timm.is_model, {MODELS}))
+assert 'se_resnet50_patch.a1_in1k' in timm.list_pretrained('se_resnet50_*')
+"""
+UNKNOWN = "import timm; assert not timm.list_models('se_resnet50*') and not timm.is_model('se_resnet50_patch')"
+
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory):
+    pytest.importorskip('hatchling', reason='builds the wheel: pip install hatchling')
+    folder = tmp_path_factory.mktemp('wheel')
+    _pip('wheel', '--no-build-isolation', '-w', folder, ROOT)
+    return next(folder.glob('timm_se50-*.whl'))
+
+
+@pytest.fixture(scope='session')
+def site(wheel, tmp_path_factory):
+    """A folder that the wheel is installed in, and nothing else."""
+    folder = tmp_path_factory.mktemp('site')
+    _pip('install', '--no-index', '--target', folder, wheel)
+    return folder
+
+
+def _pip(command, *args):
+    subprocess.run([sys.executable, '-m', 'pip', command, '-q', '--no-deps', *map(str, args)], check=True)
+
+
+@pytest.fixture
+def python(site, tmp_path):
+    """Runs code in a fresh Python that finds the installed wheel; returns what it wrote to stderr."""
+    def run(*args, path=(), **env):
+        env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*path, site])), **env}
+        done = subprocess.run(
+            [sys.executable, *args], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+    return run
+
+
+@pytest.mark.parametrize('first', [
+    'torch', 'torchvision', 'timm', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data',
+    'timm_se50', 'timm_se50.surgery', 'timm_se50_autoload'])
+def test_known_whatever_is_imported_first(python, first):
+    again = "for name in ('timm.models', 'torch', 'timm_se50', 'timm'): importlib.import_module(name)"
+    # -W error: a second registration, which timm warns of, would be one
+    assert python('-W', 'error', '-c', f'import importlib, {first}\n{KNOWN}\n{again}\n{KNOWN}') == ''
+
+
+def test_known_after_a_look_at_the_spec(python):
+    code = "import torch; from importlib.util import find_spec; assert find_spec('timm.models')"
+    assert python('-W', 'error', '-c', f'{code}\n{KNOWN}') == ''
+
+
+def test_loader_stays_timms_own(python):
+    code = 'import inspect, timm.models; from importlib.machinery import SourceFileLoader as S\n'
+    code += 'assert type(timm.models.__loader__) is S and timm.models.__spec__.loader is timm.models.__loader__\n'
+    code += "assert 'from .resnet import *' in inspect.getsource(timm.models)"
+    assert python('-W', 'error', '-c', code) == ''
+
+
+def test_create_model_in_a_fresh_process(python):
+    code = 'import timm; assert {type(timm.create_model(m)).__module__ for m in %s} == {"timm_se50.se_resnet50"}'
+    assert python('-c', code % MODELS) == ''
+
+
+# More of them at once fail in timm and torchvision, with the plugin switched off as well.
+@pytest.mark.parametrize('together', [['timm'], ['timm', 'timm_se50']])
+def test_threads(python, together):
+    assert python('-W', 'error', '-c', f"""
+import importlib, sys, threading
+sys.setswitchinterval(1e-4)
+barrier, errors = threading.Barrier({len(together)}), []
+def load(name):
+    barrier.wait()
+    try:
+        importlib.import_module(name)
+    except BaseException as e:
+        errors.append(e)
+threads = [threading.Thread(target=load, args=(name,)) for name in {together}]
+for t in threads: t.start()
+for t in threads: t.join()
+assert not errors, errors
+{KNOWN}""") == ''
+
+
+def test_spawned_dataloader_worker(python, tmp_path):
+    (tmp_path / 'script.py').write_text("""
+import sys, torch
+class Data(torch.utils.data.Dataset):
+    def __len__(self): return 2
+    def __getitem__(self, i):
+        assert 'timm' not in sys.modules
+        import timm
+        return timm.create_model('se_resnet50_patch', num_classes=i + 1, se_reduction=8).fc.out_features
+if __name__ == '__main__':
+    loader = torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context='spawn')
+    assert [int(batch) for batch in loader] == [1, 2]
+""")
+    assert python('-W', 'error', 'script.py') == ''
+
+
+@pytest.mark.parametrize('off', ['TIMM_SE50_AUTOLOAD', 'TORCH_DEVICE_BACKEND_AUTOLOAD'])
+def test_switched_off(python, off):
+    assert python('-W', 'error', '-c', f'{UNKNOWN}\nimport timm_se50\n{KNOWN}', **{off: '0'}) == ''
+
+
+def test_torch_alone_stays_light(python):
+    assert python('-c', """
+import sys, torch
+assert 'timm_se50_autoload' in sys.modules  # the entry point ran
+assert not [m for m in sys.modules if m.split('.')[0] in ('timm', 'timm_se50', 'torchvision', 'huggingface_hub')]
+""") == ''
+
+
+def test_python_alone_is_left_alone(wheel, python):
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.pth')]
+    assert python('-c', "import sys; assert not [m for m in sys.modules if m.startswith('timm_se50')]") == ''
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A path with a timm that imports and has nothing that the plugin needs, as one of long ago would."""
+    (tmp_path / 'broken' / 'timm' / 'models').mkdir(parents=True)
+    (tmp_path / 'broken' / 'timm' / '__init__.py').write_text('import torch\nfrom . import models\n')
+    (tmp_path / 'broken' / 'timm' / 'models' / '__init__.py').write_text('')
+    return tmp_path / 'broken'
+
+
+@pytest.mark.parametrize('options', [[], ['-W', 'error']])
+def test_old_timm_is_warned_of_once(python, broken, options):
+    code = 'import torch, timm, timm.models, importlib; importlib.reload(timm.models); import torch'
+    stderr = python(*options, '-c', code, path=[broken])
+    assert stderr.count('timm-se50 could not be loaded') == 1
+    for part in ('ModuleNotFoundError', 'timm.models.resnet', 'pip install --upgrade', 'TIMM_SE50_AUTOLOAD=0'):
+        assert part in stderr
+    assert python(*options, '-c', code, path=[broken], TIMM_SE50_AUTOLOAD='0') == ''
+
+
+@pytest.mark.parametrize(('env', 'status', 'finding'), [
+    ({}, 0, 'yes'),
+    ({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0'),
+    ({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off'),
+])
+def test_doctor(site, tmp_path, env, status, finding):
+    command = [sys.executable, '-m', 'timm_se50.cli', 'doctor']
+    env = {**os.environ, 'PYTHONPATH': str(site), **env}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, '')
+    assert f'without an import  {finding}' in done.stdout
+    assert 'se_resnet50_patch (23 pretrained tags), se_resnet50_replace (23 pretrained tags)' in done.stdout
+    assert f'in {site}' in done.stdout

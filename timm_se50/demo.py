@@ -88,8 +88,8 @@ def run_demo(
 def report(results: Mapping[str, Any], folder: str | Path) -> str:
     """The results as a user reads them."""
     source, equal = results['source'], 'equal bit for bit' if results['equal'] else 'NOT EQUAL'
-    lines = [f'Source: a plain ResNet-50 from {source}, trained a little on the spot on 1,347 digits, for want of',
-             'a network. Held-out accuracy, on 450 digits:', '',
+    lines = [f'Source: a plain ResNet-50 from {source}, trained a little on the spot on 1,347 digits.',
+             'Held-out accuracy, on 450 digits:', '',
              f'  {"":34}{"at step 0":>10}{"fine-tuned":>12}']
     lines += [f'  {label:34}{curve[0][1]:>10.1%}{curve[-1][1]:>12.1%}'
               for label, curve in results['curves'].items() if label != 'ResNet-50']

@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FORKS = '''
 import hashlib, json, os, signal, sys, traceback
+if not {plugin}:
+    sys.modules['timm_se50'] = None  # as if it were not installed
 import huggingface_hub, timm, torch
 {setup}
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -93,9 +95,10 @@ class Client:
         self.env = {
             'PATH': os.environ['PATH'], 'HOME': str(self.folder), 'HF_HOME': str(self.folder / 'hf'),
             'HF_ENDPOINT': url, 'HF_HUB_DISABLE_XET': '1', 'HF_HUB_DISABLE_TELEMETRY': '1', 'OMP_NUM_THREADS': '1'}
-        self.env |= ({'HF_TOKEN': token} if token else {}) | ({'PYTHONPATH': str(ROOT)} if plugin else {}) | env
+        self.env |= {'HF_TOKEN': token} if token else {}
+        self.env |= ({'PYTHONPATH': str(ROOT)} if plugin else {'TIMM_SE50_AUTOLOAD': '0'}) | env
         self.process = subprocess.Popen(
-            [python, '-c', FORKS.format(setup=setup)], env=self.env, cwd=self.folder,
+            [python, '-c', FORKS.format(setup=setup, plugin=plugin)], env=self.env, cwd=self.folder,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ready = False
         self.jobs = 0

@@ -5,7 +5,7 @@ import threading
 import pytest
 import timm
 import torch
-from conftest import changed, shake_
+from helpers import changed, shake_
 from safetensors.torch import load_file, save_file
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn

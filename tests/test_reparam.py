@@ -4,7 +4,7 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import changed, settle_, shake_
+from helpers import changed, settle_, shake_
 from timm.layers import BlurPool2d
 from timm.models import reparameterize_model
 from timm.models.resnet import Bottleneck

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import timm
 import torch
-from conftest import shake_
+from helpers import shake_
 from timm.models import reparameterize_model
 from torch.export import Dim
 

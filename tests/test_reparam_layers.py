@@ -1,7 +1,7 @@
 """The inference form of a block leaves alone what it cannot fold."""
 import pytest
 import torch
-from conftest import shake_
+from helpers import shake_
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 from torch.nn.utils import parametrizations

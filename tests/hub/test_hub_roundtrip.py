@@ -31,11 +31,11 @@ def test_all_settings_come_back_in_a_fresh_process(client, server, pushed, local
 def test_a_new_head_and_other_channels(client, server, pushed, tmp_path):
     code = """
 options = dict(num_classes=5, in_chans=3, drop_path_rate=0.1, cache_dir=cache)
-torch.manual_seed(0)
 timms = timm.create_model('hf-hub:ann/model', pretrained=True, **options)
-torch.manual_seed(0)
 ours = timm_se50.pull_from_hub('ann/model', **options)
-out = [digest(timms), digest(ours), ours.fc.out_features, ours.conv1.in_channels, str(timms) == str(ours)]
+out = [ours.fc.out_features, ours.conv1.in_channels, str(timms) == str(ours)]
+timms.fc = ours.fc = torch.nn.Identity()  # the new head is random
+out = [digest(timms), digest(ours), *out]
 """
     timms, ours, *rest = client.good(code, cache=tmp_path)
     assert timms == ours

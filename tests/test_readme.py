@@ -1,0 +1,45 @@
+"""What the README states as figures, counted anew."""
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+ROWS = re.findall(r'^\| (.*?) \| ([\d.]+) M \| ([\d.]+) G \|$', README, re.MULTILINE)
+
+
+@pytest.mark.parametrize(('settings', 'parameters', 'flops'), ROWS)
+def test_settings_table(settings, parameters, flops):
+    name = 'resnet50' if 'resnet50' in settings else 'se_resnet50_patch'
+    arguments = eval('dict(' + ','.join(re.findall(r'`(se_.*?)`', settings)) + ')')
+    assert bool(arguments) == (name != 'resnet50')
+    model = timm.create_model(name, device='meta', **arguments).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, 224, 224, device='meta'))
+    assert f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f}' == parameters
+    assert f'{counter.get_total_flops() / 1e9:.3f}' == flops
+
+
+def test_there_are_rows():
+    assert len(ROWS) == 11
+
+
+def test_step_0_table_is_the_studys():
+    """Each row's three figures stand in the study's first table."""
+    study = (ROOT / 'benchmarks' / 'results' / 'warm_start.md').read_text().split('**A second task')[0]
+    figure = r'\**([\d.]+ ± [\d.]+)\**'
+    rows = re.findall(rf'^\| .*? \| {figure} \| {figure} \| {figure} \|$', README, re.MULTILINE)
+    assert len(rows) == 5
+    measured = [re.findall(r'[\d.]+ ± [\d.]+', line) for line in study.splitlines() if '±' in line]
+    for first, eighth, last in rows:
+        assert any((m[0], m[2], m[-1]) == (first, eighth, last) for m in measured)
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r'\]\((?!http)(.*?)\)', README)
+    assert links
+    assert all((ROOT / link).exists() for link in links)

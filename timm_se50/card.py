@@ -12,6 +12,8 @@ from .squeeze_excite import SEConfig
 
 __all__ = ['CardConfig', 'cards_folder', 'origin', 'render_card']
 
+# What follows it in a model's own card is about the architecture; a pushed card is about one model's weights.
+_NOT_PUSHED = '<!-- not pushed -->'
 _RESULT_KEYS = {'dataset', 'split', 'metric', 'value', 'how'}
 
 
@@ -105,7 +107,7 @@ def render_card(
     )
     return str(ModelCard.from_template(
         data, str(folder / 'template.md'),
-        name=name, description=own.text.strip(), architecture=architecture, se=se, config=config,
+        name=name, description=own.text.partition(_NOT_PUSHED)[0].strip(), architecture=architecture, se=se, config=config,
         portable=config['architecture'] != architecture, cfg=config['pretrained_cfg'], base_model=base_model,
         license=license, source=source, recipe=card.recipe, results=card.results,
         repo_id=place if scheme == 'hf-hub' else None))

@@ -105,9 +105,10 @@ def render_card(
         metrics=sorted({r['metric'] for r in card.results}) or None,
         eval_results=[_eval_result(r) for r in card.results] or None,
     )
+    description = own.text.partition(_NOT_PUSHED)[0].strip()
     return str(ModelCard.from_template(
         data, str(folder / 'template.md'),
-        name=name, description=own.text.partition(_NOT_PUSHED)[0].strip(), architecture=architecture, se=se, config=config,
+        name=name, description=description, architecture=architecture, se=se, config=config,
         portable=config['architecture'] != architecture, cfg=config['pretrained_cfg'], base_model=base_model,
         license=license, source=source, recipe=card.recipe, results=card.results,
         repo_id=place if scheme == 'hf-hub' else None))

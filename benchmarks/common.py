@@ -1,10 +1,8 @@
-"""What the benchmarks share: what they ran on, and interleaved timing."""
+"""What the benchmarks share: what they ran on, and where their results are kept."""
 import json
 import os
 import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -32,33 +30,6 @@ def machine() -> dict[str, Any]:
         'python': platform.python_version(),
         'versions': {name: version(name) for name in ('torch', 'timm', 'onnxruntime')},
     }
-
-
-def interleave(
-        runs: Mapping[str, Callable[[], Any]],
-        rounds: int,
-        warmup: int = 2,
-        clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Seconds of each run in each round. A round has every run once, so that what slows the machine slows them all.
-
-    On a machine that others use as well, `time.process_time` and one thread leave out the time that others had.
-    """
-    for run in runs.values():
-        for _ in range(warmup):
-            run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = clock()
-            run()
-            times[name].append(clock() - start)
-    return times
-
-
-def median_ratio(of: list[float], to: list[float]) -> float:
-    """Median over the rounds of the ratio of two runs within a round."""
-    return statistics.median(a / b for a, b in zip(of, to))
 
 
 def update_json(path: Path, part: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from pathlib import Path
 import onnxruntime
 import timm
 import torch
-from common import RESULTS, interleave, median_ratio, update_json
+from common import RESULTS, update_json
 from inference_report import report
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-import timm_se50  # noqa: F401  registers the models
+from timm_se50.bench import interleave, median_ratio
 
 BASELINE = 'seresnet50'
 EAGER = ('resnet50', BASELINE, 'se_resnet50', 'se_resnet50 reparameterized')

@@ -83,6 +83,9 @@ def write_checkpoint(
     model = unwrap_model(model)
     config, architecture, se = checkpoint_config(model, portable, label_names, data_config)
     base_model, config['pretrained_cfg']['license'] = origin(model.pretrained_cfg, card)  # type: ignore[arg-type]
+    if card.base_model is None:
+        for key in ('origin_url', 'paper_name', 'paper_ids'):
+            config['pretrained_cfg'].pop(key, None)  # of the weights that it did not start from
     if card.base_model != 'auto' or portable:
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)

@@ -49,6 +49,8 @@ def demo(output, as_json, **options):
 
     results = run_demo(output, **options)
     click.echo(json.dumps(results) if as_json else report(results, output))
+    if not (results['equal'] and results['loaded_equal']):
+        raise click.ClickException('Logits that should be equal are not.')
 
 
 @main.command()
@@ -160,6 +162,20 @@ def doctor():
     for title, finding in findings.items():
         click.echo(f'{title:18} {finding}')
     raise SystemExit(not well)
+
+
+@main.command()
+@click.option('--batch-size', type=click.IntRange(1), default=8, show_default=True)
+@click.option('--size', 'image_size', type=click.IntRange(32), default=224, show_default=True, help='Pixels.')
+@click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
+@click.option('--train', is_flag=True, help='Time training steps in place of forward passes.')
+@click.option('--device', default='cpu', show_default=True)
+@click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
+def bench(as_json, **options):
+    """Time our model and timm's on this machine, in turn."""
+    from .bench import bench, format_bench
+    results = bench(**options)
+    click.echo(json.dumps(results) if as_json else format_bench(results))
 
 
 if __name__ == '__main__':

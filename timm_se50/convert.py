@@ -14,7 +14,7 @@ from .card import CardConfig
 from .checkpoint import save_checkpoint
 from .recognise import recognise
 from .squeeze_excite import SEConfig
-from .weights import _clean
+from .weights import clean_weights
 
 __all__ = ['Conversion', 'convert_checkpoint', 'read_weights']
 
@@ -57,7 +57,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         raise ValueError(
             f'{path} cannot be read: {e or type(e).__name__}. Expected a .safetensors file, or one that torch.save() '
             'wrote, with a state dict.') from e
-    return _clean(weights)
+    return clean_weights(weights)
 
 
 def convert_checkpoint(
@@ -109,9 +109,7 @@ def convert_checkpoint(
     new_head = num_classes not in (None, found)
     if new_head:
         model.reset_classifier(num_classes)
-    card = CardConfig()
-    if tag is None:  # timm gave the model the origin of its default tag
-        card = CardConfig(base_model=None, license=None)
-        model.pretrained_cfg |= {'origin_url': None, 'paper_ids': None}
+    # without a tag, timm gave the model the origin of its default tag
+    card = CardConfig(base_model=None, license=None) if tag is None else CardConfig()
     written = save_checkpoint(model, Path(folder), card=card)
     return Conversion(recognise(weights), name, model.num_classes, new_head, str(written))

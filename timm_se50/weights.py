@@ -14,7 +14,7 @@ from .bottleneck import SEBlock
 from .recognise import is_se_key, recognise
 from .squeeze_excite import POSITIONS
 
-__all__ = ['LINEAR_NORMS', 'map_resnet_weights', 'map_weights', 'neutral_weights']
+__all__ = ['LINEAR_NORMS', 'clean_weights', 'map_resnet_weights', 'map_weights', 'neutral_weights']
 
 # Norms whose output is linear in their weight and bias, so that doubling both doubles it.
 LINEAR_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
@@ -63,7 +63,7 @@ def map_resnet_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
 
 def map_weights(state_dict: Mapping[str, Tensor], model: nn.Module, adaptable: bool = False) -> dict[str, Tensor]:
     """As `map_resnet_weights`, with nothing that differs let pass unless `adaptable`."""
-    mapped, target = _clean(state_dict), model.state_dict()
+    mapped, target = clean_weights(state_dict), model.state_dict()
     plain = not any(map(is_se_key, mapped))
     _check(mapped, target, plain, adaptable)
     if plain:
@@ -75,7 +75,7 @@ def map_weights(state_dict: Mapping[str, Tensor], model: nn.Module, adaptable: b
     return mapped
 
 
-def _clean(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clean_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy a state dict, less prefixes. Raises a RuntimeError where a value is no weight."""
     cleaned = {}
     for key, value in state_dict.items():

@@ -1,0 +1,53 @@
+"""The demo's parts; CI runs the whole of it, as the README has it, and it fails where logits are not equal."""
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+
+from timm_se50.cli import main
+from timm_se50.demo import accuracy, load_digits, predict, report, run_demo, train
+
+
+def test_the_digits_are_real_and_held_out():
+    digits = load_digits(0)
+    assert digits['x_train'].shape == (1347, 3, 32, 32)
+    assert digits['x_test'].shape == (450, 3, 32, 32)
+    train_images, test_images = ({x.numpy().tobytes() for x in digits[k][:, 0]} for k in ('x_train', 'x_test'))
+    assert not train_images & test_images
+    assert torch.bincount(digits['y_test']).min() >= 43
+
+
+def test_training_learns_and_its_curve_is_the_accuracy():
+    """On a ResNet-18, which is a third of the work."""
+    digits = load_digits(0)
+    torch.manual_seed(0)
+    model = timm.create_model('resnet18', num_classes=10)
+    curve = train(model, digits, 3, 0.05, 0, 'test')
+    assert curve[0][1] < 0.3
+    assert curve[-1] == (63, accuracy(predict(model, digits['x_test']), digits['y_test']))
+    assert curve[-1][1] > 0.5
+
+
+def test_the_report_says_so_when_logits_differ():
+    results = dict(source='random weights', equal=False, loaded_equal=False, curves={'ours': [(0, 0.5), (9, 0.75)]})
+    text = report(results, 'out')
+    assert 'NOT EQUAL' in text
+    assert 'DIFFERENT' in text
+    assert '50.0%' in text
+    assert '75.0%' in text
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (dict(route='copy'), "route='copy': expected 'replace' or 'patch'"),
+    (dict(weights='no-such-file.pth'), "weights='no-such-file.pth': expected a file, or a tag of timm's resnet50: a1_"),
+])
+def test_bad_input(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run_demo(tmp_path, **arguments)
+
+
+def test_an_error_is_one_line(tmp_path):
+    result = CliRunner().invoke(main, ['demo', '-o', str(tmp_path), '--weights', 'nothing'])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: weights='nothing'")
+    assert result.output.count('\n') == 1

@@ -1,0 +1,105 @@
+"""How fast the models run on this machine, against timm's resnet50."""
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models import reparameterize_model
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+__all__ = ['bench', 'format_bench', 'interleave', 'median_ratio']
+
+
+def bench(
+        batch_size: int = 8,
+        image_size: int = 224,
+        rounds: int = 7,
+        train: bool = False,
+        device: str = 'cpu',
+) -> dict[str, dict[str, float]]:
+    """Time a forward pass, or a training step, of our model and timm's, in turn; weights are random.
+
+    Args:
+        batch_size: Images in a batch.
+        image_size: Their height and width, in pixels.
+        rounds: How often each model runs.
+        train: Time forward, cross-entropy, backward and an SGD step in place of a forward pass.
+        device: Where to run.
+
+    Returns:
+        By model: 'seconds', the median over the rounds, and 'ratio', the median ratio to resnet50 in the same round.
+    """
+    models: dict[str, nn.Module] = {name: timm.create_model(name) for name in ('resnet50', 'seresnet50')}
+    models['se_resnet50'] = timm.create_model('se_resnet50_replace')
+    if train:
+        models['memory_efficient=True'] = timm.create_model('se_resnet50_replace', memory_efficient=True)
+    else:
+        models['reparameterized'] = reparameterize_model(models['se_resnet50'])
+    x = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    step = _training_step if train else _forward
+    runs = {name: step(model.to(device).train(train), x) for name, model in models.items()}
+    times = interleave(runs, rounds, warmup=1)
+    return {name: dict(seconds=statistics.median(seconds), ratio=median_ratio(seconds, times['resnet50']))
+            for name, seconds in times.items()}
+
+
+def format_bench(results: Mapping[str, Mapping[str, float]]) -> str:
+    """The results as a table."""
+    lines = [f'{"":24}{"ms":>9}{"resnet50 = 1":>15}']
+    return '\n'.join(lines + [f'{n:24}{r["seconds"] * 1e3:9.1f}{r["ratio"]:15.3f}' for n, r in results.items()])
+
+
+def interleave(
+        runs: Mapping[str, Callable[[], Any]],
+        rounds: int,
+        warmup: int = 2,
+        clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each run in each round. A round has every run once, so that what slows the machine slows them all.
+
+    On a machine that others use as well, `time.process_time` and one thread leave out the time that others had.
+    """
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in tqdm(range(rounds), unit='round', ncols=100, delay=2):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            times[name].append(clock() - start)
+    return times
+
+
+def median_ratio(of: list[float], to: list[float]) -> float:
+    """Median over the rounds of the ratio of two runs within a round."""
+    return statistics.median(a / b for a, b in zip(of, to))
+
+
+def _forward(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
+    @torch.inference_mode()
+    def run():
+        model(x)
+        _wait(x)
+    return run
+
+
+def _training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    y = torch.zeros(len(x), dtype=torch.long, device=x.device)
+
+    def run():
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        _wait(x)
+    return run
+
+
+def _wait(x: torch.Tensor) -> None:
+    if x.device.type != 'cpu':
+        torch.accelerator.synchronize(x.device)

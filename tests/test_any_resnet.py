@@ -158,7 +158,19 @@ def compiled_in_place(model):
     return model
 
 
+def with_a_block_twice(model):
+    model.layer1[1] = model.layer1[2]
+    return model
+
+
+def with_a_norm_twice(model):
+    model.layer3[1].bn3 = model.layer3[0].bn3
+    return model
+
+
 REFUSED = {
+    'a block twice': (with_a_block_twice, 'Two of the blocks are one module'),
+    'a norm twice': (with_a_norm_twice, 'or share their last norm'),
     'twice': (lambda m: timm.create_model('se_resnet50_patch'), 'layer1.0 has SE already'),
     'another attention': (lambda m: timm.create_model('ecaresnet50t'), 'layer1.0.se is a EcaModule'),
     "timm's seresnet50": (lambda m: timm.create_model('seresnet50'), 'layer1.0.se is a SEModule'),

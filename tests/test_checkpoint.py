@@ -245,3 +245,23 @@ def test_a_write_that_fails_leaves_what_was_there(existing, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == (['m'] if existing else [])
     save_checkpoint(model, tmp_path / 'm')
     assert torch.equal(timm.create_model(f'local-dir:{tmp_path / "m"}', pretrained=True).fc.weight, model.fc.weight)
+
+
+def test_a_file_of_the_users_claims_no_origin(tmp_path, plain_file):
+    """timm keeps the default tag in the cfg that `file` overlays, and nothing says that the weights are of that tag."""
+    model = timm.create_model('se_resnet50_replace', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)))
+    folder = save_checkpoint(model, tmp_path / 'model')
+    for _ in range(2):
+        config = json.loads((folder / 'config.json').read_text())
+        assert not {'tag', 'license', 'origin_url', 'paper_ids'} & {
+            k for k, v in config['pretrained_cfg'].items() if v is not None}
+        assert 'base_model' not in (folder / 'README.md').read_text()
+        folder = save_checkpoint(timm.create_model(f'local-dir:{folder}', pretrained=True), tmp_path / 'again')
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path, plain_file):
+    model = timm.create_model('se_resnet50_replace')
+    (tmp_path / 'config.json').mkdir()
+    with pytest.raises(IsADirectoryError, match=r'config\.json is a folder'):
+        save_checkpoint(model, tmp_path / 'sub' / '..')
+    assert not (tmp_path / 'model.safetensors').exists()

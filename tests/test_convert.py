@@ -120,6 +120,8 @@ def _other(name):
 @pytest.mark.parametrize(('write', 'message'), [
     (lambda path: None, 'there is no such file'),
     (lambda path: path.write_text('no weights'), 'cannot be read'),
+    (lambda path: path.write_text('hello'), 'w.pth cannot be read'),
+    (lambda path: torch.save({'fc.weight': torch.tensor(1.0)}, path), "'conv1.weight' is missing"),
     (lambda path: path.write_bytes(b''), 'cannot be read'),
     (lambda path: torch.save(torch.zeros(2), path), 'cannot be read'),
     (lambda path: torch.save(torch.nn.Linear(1, 1), path), 'weights_only'),

@@ -95,7 +95,8 @@ def test_folder_needs_no_weights(tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'message'), [
-    (('no_such_model',), 'no_such_model'), (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json')])
+    (('no_such_model',), 'no_such_model'), (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
+    (('convnext_atto',), 'has no conv1')])
 def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ['info', *args])

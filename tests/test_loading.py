@@ -130,3 +130,23 @@ def test_the_given_state_dict_is_not_changed(model, plain_weights):
     assert list(given) == keys
     assert all(given[k] is v and torch.equal(v, plain_weights[k]) for k, v in tensors.items())
     assert torch.equal(mapped['layer1.0.bn3.weight'], 2 * plain_weights['layer1.0.bn3.weight'])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize('strict', [True, False])
+def test_assigned_to_a_model_on_meta(route, plain_weights, plain, images, dtype, strict):
+    """The SE modules get weights, where the others are and in their dtype."""
+    with torch.device('meta'):
+        model = timm.create_model(f'se_resnet50_{route}')
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in plain_weights.items()}
+    model.load_state_dict(weights, strict=strict, assign=True)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert not any(t.is_meta for t in model.state_dict().values())
+    assert model.layer1[0].se.fc1.weight.std() > 0.1
+    assert torch.equal(model.eval()(images.to(dtype)), plain.to(dtype)(images.to(dtype)))
+
+
+def test_not_strict_leaves_other_keys_to_torch(model, plain_weights, plain, images):
+    result = model.load_state_dict({**plain_weights, 'aux.weight': torch.zeros(3)}, strict=False)
+    assert result.unexpected_keys == ['aux.weight']
+    assert torch.equal(model(images), plain(images))

@@ -34,7 +34,6 @@ def _run(images, folder, *args):
                           capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(300)
 def test_study_end_to_end_cut_and_resumed(images, tmp_path):
     done = _run(images, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -62,6 +62,10 @@ def origin(pretrained_cfg: Mapping[str, Any], card: CardConfig) -> tuple[str | N
         return card.base_model, None if card.license == 'auto' else card.license
     if pretrained_cfg.get('file') and not pretrained_cfg.get('tag') and pretrained_cfg.get('source') != 'local-dir':
         return None, None if card.license == 'auto' else card.license  # weights from a file that no tag is known of
+    if pretrained_cfg.get('file') and pretrained_cfg.get('source') != 'local-dir':
+        default = get_pretrained_cfg(pretrained_cfg['architecture'])
+        if default and pretrained_cfg.get('tag') == default.tag:  # which nobody named: a file of any origin
+            return None, None if card.license == 'auto' else card.license
     base_model = pretrained_cfg.get('hf_hub_id')
     if not base_model and pretrained_cfg.get('tag'):  # loaded from a folder, which does not say where it came from
         try:

@@ -50,9 +50,12 @@ def save_checkpoint(
         ValueError: The model is not one that can be saved, or an argument does not fit it; the message says why.
         OSError: A file cannot be written. After either, the folder holds what it held before.
     """
-    folder = Path(folder).absolute()
+    folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f'{folder} is a file; expected a folder, or a name for a new one.')
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(f'{folder / name} is a folder, where a file is to be written; move it away.')
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Inside the folder if there is one, since that may be a mount point: a file moves within one file system only
     with tempfile.TemporaryDirectory(dir=folder if folder.exists() else folder.parent, prefix='.saving-') as tmp:
@@ -83,10 +86,10 @@ def write_checkpoint(
     model = unwrap_model(model)
     config, architecture, se = checkpoint_config(model, portable, label_names, data_config)
     base_model, config['pretrained_cfg']['license'] = origin(model.pretrained_cfg, card)  # type: ignore[arg-type]
-    if card.base_model is None:
+    if base_model is None:
         for key in ('origin_url', 'paper_name', 'paper_ids'):
             config['pretrained_cfg'].pop(key, None)  # of the weights that it did not start from
-    if card.base_model != 'auto' or portable:
+    if card.base_model != 'auto' or base_model is None or portable:
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)
     text = render_card(config, architecture, se, card, base_model, source)

@@ -3,7 +3,6 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,7 +78,7 @@ def checkpoint_config(
         raise ValueError(
             'The model has no pretrained_cfg, so its preprocessing is unknown; make it by '
             "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
-    args = get_model_args(model, {f'se_{k}': v for k, v in asdict(se).items()})
+    args = get_model_args(model, se.model_args())
     args.pop('memory_efficient', None)  # how one trains, not what the model is
     for key, value in args.items():
         try:

@@ -1,12 +1,10 @@
 """A ResNet-50's weights file to a checkpoint folder with SE."""
 import os
-import pickle
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor
 
@@ -53,10 +51,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         raise FileNotFoundError(f'{path}: there is no such file.')
     try:
         weights = load_state_dict(str(path))
-    except (AttributeError, EOFError, SafetensorError, RuntimeError, pickle.UnpicklingError) as e:
+    except Exception as e:  # what a damaged pickle raises has no bound
         raise ValueError(
-            f'{path} cannot be read: {e or type(e).__name__}. Expected a .safetensors file, or one that torch.save() '
-            'wrote, with a state dict.') from e
+            f'{path} cannot be read: {str(e).strip() or type(e).__name__}. Expected a .safetensors file, or one that '
+            'torch.save() wrote, with a state dict.') from e
     return clean_weights(weights)
 
 
@@ -101,10 +99,12 @@ def convert_checkpoint(
             tags = ', '.join(n.partition('.')[2] for n in timm.list_pretrained(f'se_resnet50_{route}.*'))
             raise ValueError(f'tag={tag!r}: expected one of {tags}.')
     head, stem = weights.get('fc.weight'), weights.get('conv1.weight')
-    found = 0 if head is None else head.shape[0]
+    found = 0 if head is None or head.ndim != 2 else head.shape[0]
     model: Any = timm.create_model(
         name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1],
-        **{f'se_{k}': v for k, v in asdict(config).items()})
+        **config.model_args())
+    if stem is not None:
+        model.to(stem.dtype)
     model.load_state_dict(weights)
     new_head = num_classes not in (None, found)
     if new_head:

@@ -58,9 +58,7 @@ def run_demo(
     # the plugin's model, from the file: what a user does with weights of their own
     cfg = dict(file=str(file), num_classes=10, input_size=(3, IMAGE_SIZE, IMAGE_SIZE), tag=None)
     name = f'se_resnet50_{route}'
-    settings: dict[str, Any] = dict(
-        se_reduction=config.reduction, se_stages=config.stages, se_position=config.position)
-    ours = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=cfg, **settings)
+    ours = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=cfg, **config.model_args())
     # the usual way: the same weights, BatchNorm statistics too, into timm's seresnet50, whose gates are random
     usual = timm.create_model('seresnet50', num_classes=10)
     usual.load_state_dict(plain.state_dict(), strict=False)
@@ -72,7 +70,7 @@ def run_demo(
     results['source'] = weights or 'random weights'
     results['equal'] = torch.equal(logits['ours'], logits['plain'])
 
-    for label, model in {f'{name}': ours, 'random gates': usual, 'ResNet-50, no SE': plain}.items():
+    for label, model in {name: ours, 'random gates': usual, 'ResNet-50, no SE': plain}.items():
         curves[label] = train(model, digits, epochs[1], 0.02, seed + 1, f'{label}, fine-tuning')
         results[f'tuned {label}'] = curves[label][-1][1]
 

@@ -170,4 +170,6 @@ def gate_warnings(blocks: Sequence[BlockGates]) -> list[str]:
             lines.append(
                 f'{block.name}: stuck, no channel varies between the images (largest standard deviation '
                 f'{spread * block.scale:.1e}, mean gate {block.overall_mean.mean():.3f}), as before training.')
+    if len(lines) == len(blocks) > 1 and all(': stuck' in line for line in lines):
+        return ['All SE modules are stuck: no gate varies between the images, as before training.']
     return lines

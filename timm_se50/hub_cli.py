@@ -3,7 +3,7 @@ import ast
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 from safetensors import safe_open
@@ -45,7 +45,13 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
         model = timm.create_model(f'local-dir:{source}', pretrained=True, **kwargs)
         with safe_open(Path(source, 'model.safetensors'), 'pt') as f:  # timm makes a float32 model of any
             return model.to(f.get_tensor('conv1.weight').dtype)
-    return timm.create_model(source, pretrained=checkpoint is None, checkpoint_path=checkpoint, **kwargs)
+    try:
+        model = timm.create_model(source, pretrained=checkpoint is None, checkpoint_path=checkpoint, **kwargs)
+    except TypeError as e:
+        raise ValueError(f'--model-kwargs: {e}') from e
+    if checkpoint and '.' not in source:
+        cast(dict[str, Any], model.pretrained_cfg)['file'] = checkpoint  # no tag is named that it might come from
+    return model
 
 
 def load_card(path: str | None) -> CardConfig:

@@ -30,7 +30,9 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
         ValueError: `size` is too small.
     """
     cfg: dict[str, Any] = getattr(model, 'pretrained_cfg', {})
-    weight = next(p for n, p in model.named_parameters() if n.endswith('conv1.weight'))
+    weight = next((p for n, p in model.named_parameters() if n.endswith('conv1.weight')), None)
+    if weight is None:
+        raise ValueError(f'The {type(model).__name__} has no conv1; expected a ResNet, for example se_resnet50_patch.')
     input_size = cfg.get('input_size', (3, 224, 224))
     side = (size, size) if size is not None else input_size[1:]
     if min(side) < 1:

@@ -62,17 +62,20 @@ class SEResNet(ResNet):
         A strict call checks every key and shape first: what is refused leaves the model unchanged.
         """
         if strict:
-            state_dict = map_weights(state_dict, self)
+            state_dict = map_weights(state_dict, self, assign=assign)
         return super().load_state_dict(state_dict, strict, assign)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         # Reached with plain weights by a call that is not strict, or by the load_state_dict() of a module around this
         # one. The dict is torch's own copy, made for this call; it is filled in before the children get their share.
-        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        needed = (k for k in self.state_dict() if not (is_se_key(k) or k.startswith('fc.') or k.endswith('_tracked')))
+        target = self.state_dict()
+        own = {k: state_dict[prefix + k] for k in target if prefix + k in state_dict}  # torch reports what is not
+        needed = (k for k in target if not (is_se_key(k) or k.startswith('fc.') or k.endswith('_tracked')))
         if not any(map(is_se_key, own)) and own.keys() >= set(needed):
-            state_dict.update((prefix + k, v) for k, v in map_weights(own, self, adaptable=True).items())
-        super()._load_from_state_dict(state_dict, prefix, *args)
+            assign = local_metadata.get('assign_to_params_buffers', False)
+            mapped = map_weights(own, self, adaptable=True, assign=assign)
+            state_dict.update((prefix + k, v) for k, v in mapped.items())
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
 def _pretrained_cfgs(name: str) -> dict[str, Any]:

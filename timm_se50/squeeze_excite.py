@@ -3,7 +3,8 @@
 Paper: `Squeeze-and-Excitation Networks` - https://arxiv.org/abs/1709.01507
 """
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,6 +52,10 @@ class SEConfig:
             raise ValueError(f'se_position={self.position!r}: expected one of {", ".join(map(repr, POSITIONS))}.')
         object.__setattr__(self, 'stages', stages)
         object.__setattr__(self, 'reduction', reduction)
+
+    def model_args(self) -> dict[str, Any]:
+        """The same as arguments of `timm.create_model()`."""
+        return {f'se_{k}': v for k, v in asdict(self).items()}
 
     def stage_reductions(self) -> Iterator[tuple[int, int]]:
         """Yield (stage, reduction) for each stage that gets SE."""

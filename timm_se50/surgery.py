@@ -73,9 +73,12 @@ def insert_se_(
         layer = getattr(model, f'layer{stage}', None)
         if not isinstance(layer, nn.Module) or not any(layer.children()):
             raise ValueError(f'se_stages={config.stages}: the {type(model).__name__} has no blocks in layer{stage}.')
-        for name, block in layer.named_children():
+        for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
+            block = cast(nn.Module, block)
             _check_block(f'layer{stage}.{name}', block, neutral and config.position == 'standard')
             found.append((layer, name, block, _make_se(cast(Bottleneck, block), reduction, config.position)))
+
+    _check_shared([block for _, _, block, _ in found])
 
     for layer, name, block, se in found:
         block = convert(block)
@@ -108,6 +111,14 @@ def _check_model(model: nn.Module) -> None:
             f'put SE in before it is wrapped.')
     if any(type(m).__name__.startswith('FSDP') for m in model.modules()):
         raise ValueError('The model is sharded; put SE in before fully_shard().')
+
+
+def _check_shared(blocks: list[nn.Module]) -> None:
+    modules = [*blocks, *(getattr(block, _SE_CLASSES[type(block)].last_norm) for block in blocks)]
+    if len(set(map(id, modules))) < len(modules):
+        raise ValueError(
+            'Two of the blocks are one module, or share their last norm, which would be doubled twice. '
+            'Give each its own, for example copy.deepcopy(block).')
 
 
 def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:

@@ -5,6 +5,7 @@ Twice the weight and bias of the norm before it make up for that, exactly, since
 `0.5 * (2 * norm(x)) == norm(x)`. The other positions follow no norm; their gate is 2 * sigmoid (see SEModule).
 """
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from .bottleneck import SEBlock
 from .recognise import is_se_key, recognise
-from .squeeze_excite import POSITIONS
+from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['LINEAR_NORMS', 'clean_weights', 'map_resnet_weights', 'map_weights', 'neutral_weights']
 
@@ -61,18 +62,38 @@ def map_resnet_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
     return map_weights(state_dict, model, adaptable=True)
 
 
-def map_weights(state_dict: Mapping[str, Tensor], model: nn.Module, adaptable: bool = False) -> dict[str, Tensor]:
-    """As `map_resnet_weights`, with nothing that differs let pass unless `adaptable`."""
+def map_weights(
+        state_dict: Mapping[str, Tensor],
+        model: nn.Module,
+        adaptable: bool = False,
+        assign: bool = False,
+) -> dict[str, Tensor]:
+    """As `map_resnet_weights`, with nothing that differs let pass unless `adaptable`.
+
+    With `assign` the tensors are to become the model's parameters, as `load_state_dict(assign=True)` has it: those of
+    the SE modules then come out with the device and dtype of the block's other weights.
+    """
     mapped, target = clean_weights(state_dict), model.state_dict()
     plain = not any(map(is_se_key, mapped))
     _check(mapped, target, plain, adaptable)
     if plain:
-        mapped |= {k: v for k, v in target.items() if is_se_key(k)}  # fc1 stays the model's own
         for name, block in model.named_modules():
             if isinstance(block, SEBlock):
                 weights = {k.removeprefix(f'{name}.'): v for k, v in mapped.items() if k.startswith(f'{name}.')}
-                mapped |= {f'{name}.{k}': v for k, v in neutral_weights(block, weights).items()}
+                weights |= _se_weights(block, weights['conv1.weight'] if assign else None)
+                weights |= neutral_weights(block, weights)
+                mapped |= {f'{name}.{k}': v for k, v in weights.items()}
     return mapped
+
+
+def _se_weights(block: SEBlock, like: Tensor | None) -> dict[str, Tensor]:
+    """The SE module's own weights by their keys in the block, on the device and in the dtype of `like` if given."""
+    name = POSITIONS[block.se_position]
+    se = cast(SEModule, block.get_submodule(name))
+    if like is not None and se.fc1.weight.is_meta:  # it has no weights yet
+        se = SEModule(se.fc1.in_channels, se.fc1.in_channels // se.fc1.out_channels, se.gate_scale,
+                      device=like.device, dtype=like.dtype)
+    return {f'{name}.{k}': v if like is None else v.to(like) for k, v in se.state_dict().items()}
 
 
 def clean_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,5 +138,5 @@ def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bo
 def _refuse(problem: str, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     raise RuntimeError(
         f'{problem}. The weights look like {recognise(source)}; the model is {recognise(target)}. '
-        'Nothing was loaded. Use weights of the same architecture (a plain ResNet or one with the same SE settings), '
+        'Use weights of the same architecture (a plain ResNet or one with the same SE settings), '
         'or create the model with the settings of the weights.')

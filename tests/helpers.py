@@ -1,4 +1,6 @@
 """Functions that the tests share."""
+from pathlib import Path
+
 import torch
 
 import timm_se50
@@ -35,3 +37,12 @@ def changed(model: torch.nn.Module, before: dict[str, torch.Tensor]) -> list[str
     """Keys whose tensors are not bit for bit those of an earlier state dict (or are not in both)."""
     now = model.state_dict()
     return sorted(now.keys() ^ before.keys()) + [k for k in now if k in before and not torch.equal(now[k], before[k])]
+
+
+def cached_repo(cache: Path, name: str) -> Path:
+    """Make an empty repo in a cache, as huggingface_hub reads it offline, and return the folder of its one commit."""
+    folder, commit = cache / ('models--' + name.replace('/', '--')), '0' * 40
+    (folder / 'refs').mkdir(parents=True)
+    (folder / 'refs' / 'main').write_text(commit)
+    (folder / 'snapshots' / commit).mkdir(parents=True)
+    return folder / 'snapshots' / commit

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from helpers import cached_repo
 from safetensors.torch import save_file
 
 from timm_se50 import save_checkpoint
@@ -32,23 +33,15 @@ assert sum(p.requires_grad for p in model.parameters()) == 4 * (23 + 3) + 2
 }
 
 
-def repo(cache: Path, name: str) -> Path:
-    """Make an empty repo in a cache, and return the folder of its one commit."""
-    folder, commit = cache / ('models--' + name.replace('/', '--')), '0' * 40
-    (folder / 'refs').mkdir(parents=True)
-    (folder / 'refs' / 'main').write_text(commit)
-    (folder / 'snapshots' / commit).mkdir(parents=True)
-    return folder / 'snapshots' / commit
-
-
 @pytest.fixture(scope='module')
 def cache(tmp_path_factory, plain_weights):
     folder = tmp_path_factory.mktemp('cache')
-    save_file(plain_weights, repo(folder, 'timm/resnet50.a1_in1k') / 'model.safetensors')
-    save_file(plain_weights, repo(folder, 'timm/resnet50.tv2_in1k') / 'model.safetensors')
+    save_file(plain_weights, cached_repo(folder, 'timm/resnet50.a1_in1k') / 'model.safetensors')
+    save_file(plain_weights, cached_repo(folder, 'timm/resnet50.tv2_in1k') / 'model.safetensors')
     deep = timm.get_pretrained_cfg('resnet101').hf_hub_id
-    save_file(timm.create_model('resnet101').state_dict(), repo(folder, deep) / 'model.safetensors')
-    save_checkpoint(timm.create_model('se_resnet50_patch', num_classes=3), repo(folder, 'someone/their-se-resnet50'))
+    save_file(timm.create_model('resnet101').state_dict(), cached_repo(folder, deep) / 'model.safetensors')
+    theirs = timm.create_model('se_resnet50_patch', num_classes=3)
+    save_checkpoint(theirs, cached_repo(folder, 'someone/their-se-resnet50'))
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import cached_repo
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
@@ -37,11 +38,7 @@ def cache(tmp_path_factory):
     with torch.no_grad():
         plain(torch.randn(16, 3, 64, 64))  # running statistics
     tag = timm.models.get_pretrained_cfg('resnet50').tag
-    repo, commit = folder / f'models--timm--resnet50.{tag}', '0' * 40
-    (repo / 'refs').mkdir(parents=True)
-    (repo / 'refs' / 'main').write_text(commit)
-    (repo / 'snapshots' / commit).mkdir(parents=True)
-    save_file(plain.state_dict(), repo / 'snapshots' / commit / 'model.safetensors')
+    save_file(plain.state_dict(), cached_repo(folder, f'timm/resnet50.{tag}') / 'model.safetensors')
     return folder
 
 

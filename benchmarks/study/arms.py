@@ -12,25 +12,25 @@ __all__ = ['ARMS', 'SE_LR_SCALE', 'has_composer', 'make_arm']
 Weights = dict[str, Tensor]
 
 
-def plain(source: Weights) -> nn.Module:
-    """ResNet-50 as it is."""
-    model = timm.create_model('resnet50', num_classes=10)
+def _loaded(name: str, source: Weights) -> nn.Module:
+    model = timm.create_model(name, num_classes=10)
     model.load_state_dict(source)
     return model
+
+
+def plain(source: Weights) -> nn.Module:
+    """ResNet-50 as it is."""
+    return _loaded('resnet50', source)
 
 
 def se_replace(source: Weights) -> nn.Module:
     """SE by this plugin."""
-    model = timm.create_model('se_resnet50_replace', num_classes=10)
-    model.load_state_dict(source)
-    return model
+    return _loaded('se_resnet50_replace', source)
 
 
 def se_patch(source: Weights) -> nn.Module:
     """SE by this plugin, the other route (once, to see that both give the same)."""
-    model = timm.create_model('se_resnet50_patch', num_classes=10)
-    model.load_state_dict(source)
-    return model
+    return _loaded('se_resnet50_patch', source)
 
 
 def se_random(source: Weights) -> nn.Module:

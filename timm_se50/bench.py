@@ -1,4 +1,5 @@
 """How fast the models run on this machine, against timm's resnet50."""
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Seconds of each run in each round. A round has every run once, so that what slows the machine slows them all.
 
+    Their order is another in every round: what a run leaves behind, such as threads that still spin, meets others.
     On a machine that others use as well, `time.process_time` and one thread leave out the time that others had.
     """
     for run in runs.values():
@@ -68,9 +70,9 @@ def interleave(
             run()
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in tqdm(range(rounds), unit='round', ncols=100, delay=2):
-        for name, run in runs.items():
+        for name in random.sample(list(runs), len(runs)):
             start = clock()
-            run()
+            runs[name]()
             times[name].append(clock() - start)
     return times
 

@@ -1,14 +1,12 @@
 """The inference form of an SE block, which `timm.models.reparameterize_model()` puts in its place.
 
-BatchNorm goes into the convolutions before it. In an `SEBottleneck` of the standard position so does most of SE:
-
-- A 1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input, which has a quarter of the
-  channels: `fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(h))`, with the product of the two made once, in float64.
-- The gate scales rows of conv3's weight as well as channels of its output. On a large map that is less data, and then
-  conv3 is a matrix product that adds to the shortcut in place: neither its output nor the scaled one is ever written.
+BatchNorm goes into the convolution before it, and so does the ReLU behind it. In an `SEBottleneck` of the standard
+position most of SE goes as well. A 1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input,
+which has a quarter of the channels: `fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(h))`, with the product of the two made
+once, in float64. Scaling and addition are one pass, into memory that is there already.
 """
 import copy
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from timm.layers import register_notrace_module
@@ -16,6 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from .prepacked_conv import PrepackedConv2d, is_recorded
 from .squeeze_excite import SEModule
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
@@ -43,7 +42,10 @@ def fuse_block(block: nn.Module) -> nn.Module:
     if isinstance(new.downsample, nn.Sequential):
         new.downsample = _fold_sequential(new.downsample)
     new.drop_path, new.drop_block = None, nn.Identity()
-    return InferenceBottleneck(new) if _se_folds(new) else new
+    if _se_folds(new):
+        new = InferenceBottleneck(new)
+    _prepack_(new)
+    return new
 
 
 class InferenceBottleneck(nn.Module):
@@ -71,17 +73,15 @@ class InferenceBottleneck(nn.Module):
         x = self.act2(x)
         x = self.aa(x)
 
-        gate, bias = self.gate(x), self.conv3.bias
-        assert bias is not None  # for TorchScript, to which it may be
-        # A recorded graph takes any size later, and its compiler fuses the scaling, the addition and the activation.
-        if not _is_recorded() and x.shape[2] * x.shape[3] > x.shape[1] and x.dtype == shortcut.dtype:
-            x = _add_gated_conv(shortcut, x, self.conv3.weight, bias, gate)
-        else:
-            x = torch.addcmul(shortcut, self.conv3(x), gate)
+        gate, x = self.gate(x), self.conv3(x)
+        if torch.is_grad_enabled() or is_recorded() or not (x.dtype == shortcut.dtype == gate.dtype):
+            x = torch.addcmul(shortcut, x, gate)
+        else:  # into conv3's output, which nobody else has: new memory costs more than the arithmetic
+            x = torch.addcmul(shortcut, x, gate, out=x)
         return self.act3(x)
 
 
-# timm's FX feature extraction takes the block as a whole: it cannot record a choice by size
+# timm's FX feature extraction takes the block as a whole: it cannot record a choice by dtype
 register_notrace_module(InferenceBottleneck)
 
 
@@ -105,32 +105,25 @@ class _Gate(nn.Module):
         return x[:, :, None, None]
 
 
-def _add_gated_conv(
-        shortcut: torch.Tensor,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        gate: torch.Tensor,
-) -> torch.Tensor:
-    """`shortcut + gate * conv(x)` for a 1x1 convolution and a gate of (N, C, 1, 1)."""
-    # A new tensor: the shortcut may be the block's input, which a hook or the caller may hold. With the bias, the copy
-    # is no pass of its own.
-    out = torch.add(shortcut, (gate * bias[:, None, None]).to(x.dtype))  # under autocast the weights are float32
-    weight = (weight.flatten(1) * gate.flatten(2)).to(x.dtype)  # (N, C, width)
-    if out.is_contiguous():
-        out.view(out.shape[0], out.shape[1], -1).baddbmm_(weight, x.flatten(2))
-        return out
-    out = out.contiguous(memory_format=torch.channels_last)
-    pixels = out.permute(0, 2, 3, 1)
-    pixels.view(out.shape[0], -1, out.shape[1]).baddbmm_(x.permute(0, 2, 3, 1).flatten(1, 2), weight.mT)
-    return out
+def _prepack_(block: Any) -> None:
+    """Put a `PrepackedConv2d` in place of each convolution and of the ReLU behind it."""
+    for i in (1, 2, 3):
+        conv, norm, act = (getattr(block, f'{name}{i}', None) for name in ('conv', 'bn', 'act'))
+        if not _packs(conv):
+            continue
+        # Behind the last convolution the activation waits for the shortcut.
+        relu = hasattr(block, f'conv{i + 1}') and type(norm) in (nn.Identity, type(None)) and _plain(act, nn.ReLU)
+        setattr(block, f'conv{i}', PrepackedConv2d(conv, relu))
+        if relu:
+            setattr(block, f'act{i}', nn.Identity())
+    if isinstance(block.downsample, nn.Sequential):
+        for i, layer in enumerate(block.downsample):
+            if _packs(layer):
+                block.downsample[i] = PrepackedConv2d(layer)
 
 
-def _is_recorded() -> bool:
-    """Whether torch.compile, torch.export, torch.onnx or torch.jit.trace is recording."""
-    if torch.jit.is_scripting():
-        return False
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+def _packs(conv: Any) -> TypeGuard[nn.Conv2d]:
+    return _plain(conv, nn.Conv2d) and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
 
 
 def _fold_sequential(layers: nn.Sequential) -> nn.Sequential:

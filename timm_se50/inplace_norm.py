@@ -1,0 +1,45 @@
+"""BatchNorm in place: the inference form of the one in a ResNet's stem.
+
+`timm.models.reparameterize_model()` asks each module for its inference form, alone. In the stem, where convolution and
+BatchNorm are two modules of the model, BatchNorm cannot go into the convolution that way. At least it need not fill
+new memory, which at batch 8 takes longer than the rest of it.
+"""
+from typing import Any
+
+import torch
+from timm.layers import register_notrace_module
+from torch import nn
+
+from .prepacked_conv import is_recorded
+
+__all__ = ['InplaceBatchNorm2d']
+
+
+class InplaceBatchNorm2d(nn.Module):
+    """What a BatchNorm computes in eval mode, written into its input where no gradient is recorded.
+
+    Args:
+        norm: A `torch.nn.BatchNorm2d` with running statistics; it is left as it is.
+    """
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, norm: Any):
+        super().__init__()
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.affine:
+            scale = scale * norm.weight.detach()
+        shift = -norm.running_mean * scale
+        if norm.affine:
+            shift = shift + norm.bias.detach()
+        self.register_buffer('scale', scale[:, None, None])
+        self.register_buffer('shift', shift[:, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() or is_recorded() or x.dtype != self.scale.dtype:
+            return torch.addcmul(self.shift, x, self.scale).to(x.dtype)
+        return torch.addcmul(self.shift, x, self.scale, out=x)
+
+
+# timm's FX feature extraction takes it as a whole: it cannot record a choice by dtype
+register_notrace_module(InplaceBatchNorm2d)

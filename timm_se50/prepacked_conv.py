@@ -1,0 +1,86 @@
+"""A convolution for inference on a CPU that keeps its weight in oneDNN's order.
+
+`torch.nn.Conv2d` brings its weight into that order in every call. For a ResNet-50 and one image that takes longer than
+all it does beside its convolutions.
+"""
+from typing import Any
+
+import torch
+from timm.layers import register_notrace_module
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ['PrepackedConv2d', 'is_recorded']
+
+
+class PrepackedConv2d(nn.Module):
+    """A convolution, and a ReLU behind it where wanted.
+
+    In float32 on a CPU, where gradients are off, it keeps the reordered weight from one call to the next, as an
+    attribute that is in no copy and no checkpoint. oneDNN's order depends on the size of the input: another size has
+    the weight reordered again, as `torch.nn.Conv2d` does in any case. The output is then channels_last, whatever the
+    input is: in oneDNN that is as fast or faster. Elsewhere it computes what `torch.nn.Conv2d` does.
+
+    Args:
+        conv: The convolution, with padding by numbers and by zeros; its parameters are taken over.
+        relu: Whether a ReLU follows.
+    """
+    __jit_ignored_attributes__ = ('_packed',)
+
+    def __init__(self, conv: nn.Conv2d, relu: bool = False):
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.relu = relu
+        self._packed: tuple[Any, Any] = (None, None)  # what it was made for, and the weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
+            if _is_packable(x, self.weight):
+                return self._forward_packed(x)
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.relu_(x) if self.relu else x
+
+    @torch.jit.unused
+    def _forward_packed(self, x: torch.Tensor) -> torch.Tensor:
+        # torch.compile's operators: what it makes of a Conv2d for a CPU, with freezing
+        geometry = (self.padding, self.stride, self.dilation, self.groups)
+        made_for = (x.shape, self.weight.data_ptr(), self.weight._version)
+        known, weight = self._packed  # one read, so that threads may share the module
+        if known != made_for:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *geometry, x.shape)
+            self._packed = (made_for, weight)
+        attr = 'relu' if self.relu else 'none'
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *geometry, attr, [], '')
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_packed': (None, None)}  # it cannot be pickled
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels = self.weight.shape[:2]
+        return (f'{in_channels * self.groups}, {out_channels}, kernel_size={tuple(self.weight.shape[2:])}, '
+                f'stride={self.stride}, relu={self.relu}')
+
+
+# timm's FX feature extraction takes it as a whole: it cannot record a choice by device
+register_notrace_module(PrepackedConv2d)
+
+
+def is_recorded() -> bool:
+    """Whether torch.compile, torch.export, torch.onnx or torch.jit.trace is recording."""
+    if torch.jit.is_scripting():
+        return False
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _is_packable(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether oneDNN's operators, which know no gradient, no autocast and no tensor subclass, stand for conv2d."""
+    if is_recorded() or torch.is_grad_enabled() or torch.is_autocast_enabled('cpu'):
+        return False
+    if weight.is_inference():  # keeps no count of changes
+        return False
+    return (
+        type(x) is torch.Tensor and x.layout == torch.strided and x.dim() == 4 and x.numel() > 0
+        and x.is_cpu and weight.is_cpu and x.dtype == weight.dtype == torch.float32
+        and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    )

@@ -8,6 +8,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 BASELINE = 'seresnet50'
+REFERENCES = (BASELINE, 'resnet50', 'resnet50 in the same form')
 
 
 def report(results: dict[str, Any], folder: Path) -> None:
@@ -16,10 +17,9 @@ def report(results: dict[str, Any], folder: Path) -> None:
     lines = ['# Inference', '']
     for batch_size, record in speeds.items():
         lines += [f'## Batch {batch_size}, 224 px, channels_last, float32', '', _about(record), '']
-        lines += ["| | ms | speed, timm's eager seresnet50 = 1 | speed, timm's eager resnet50 = 1 |"]
-        lines += ['| --- | --- | --- | --- |']
-        speed = record['speed']
-        lines += [f'| {name} | {ms:.1f} | {speed[BASELINE][name]:.2f} | {speed["resnet50"][name]:.2f} |'
+        speed = {to: record['speed'][to] for to in REFERENCES}
+        lines += ['| | ms | ' + ' | '.join(f'speed, {to} = 1' for to in REFERENCES) + ' |', '| --- ' * 5 + '|']
+        lines += [f'| {name} | {ms:.1f} | ' + ' | '.join(f'{row[name]:.2f}' for row in speed.values()) + ' |'
                   for name, ms in record['milliseconds'].items()]
         lines.append('')
     if 'memory' in results:

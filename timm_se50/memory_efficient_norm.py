@@ -55,7 +55,7 @@ class _NormReLUConv(torch.autograd.Function):
             g, d_weight, _ = torch.ops.aten.convolution_backward(
                 d_out, h, weight.to(h.dtype), None, *ctx.conv_args, (needs_h, needs_weight, False))
             if needs_h:
-                g = torch.ops.aten.threshold_backward(g, h, 0)
+                torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
                 d_z, d_gamma, d_beta = torch.ops.aten.native_batch_norm_backward(
                     g, z, gamma, None, None, mean, invstd, True, 0.0, (needs_z, needs_gamma, needs_beta))
         return d_z, d_gamma, d_beta, d_weight, None, None

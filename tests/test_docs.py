@@ -1,9 +1,12 @@
-"""The Python in README and docs runs as it stands, in a fresh process that has the plugin installed.
+"""The Python and the commands in README and docs run as they stand; the Python in fresh processes that have the plugin
+installed.
 
 The Hub's place is taken by a filled cache, in the layout that huggingface_hub reads offline.
 """
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -11,10 +14,14 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
+from click.testing import CliRunner
 from helpers import cached_repo
+from PIL import Image
 from safetensors.torch import save_file
 
 from timm_se50 import save_checkpoint
+from timm_se50.cli import main
 
 ROOT = Path(__file__).parents[1]
 # What a snippet takes for granted: that its reader has these
@@ -23,6 +30,8 @@ import timm, torch
 torch.set_num_threads(1)
 optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 model = timm.create_model('se_resnet50_replace')
+images = torch.randn(4, 3, 32, 32)
+batches, classes = [(images, torch.tensor([0, 0, 1, 1]))], ['cat', 'dog']
 '''
 THEN = {
     'README.md': '''
@@ -30,6 +39,8 @@ assert len(se_parameters(model)) == 4 * (23 + 3)
 assert sum(p.requires_grad for p in model.parameters()) == 4 * (23 + 3) + 2
 ''',
     'docs/memory.md': 'assert model.layer1[0].memory_efficient is False',
+    'docs/gates.md': 'assert blocks[0].mean.shape == (2, 256) and len(gates) == 16',
+    'docs/inference.md': 'torch.testing.assert_close(fast(images), model(images), rtol=0, atol=1e-5)',
 }
 
 
@@ -45,8 +56,11 @@ def cache(tmp_path_factory, plain_weights):
     return folder
 
 
-@pytest.mark.skipif(
+needs_plugin = pytest.mark.skipif(
     not entry_points(group='torch.backends', name='timm_se50'), reason='needs the plugin installed: pip install .')
+
+
+@needs_plugin
 @pytest.mark.parametrize('file', THEN)
 def test_python_snippets(file, cache, tmp_path):
     snippets = re.findall(r'```python\n(.*?)```', (ROOT / file).read_text(), re.DOTALL)
@@ -55,3 +69,39 @@ def test_python_snippets(file, cache, tmp_path):
     subprocess.run(
         [sys.executable, '-W', 'error', '-c', '\n'.join([GIVEN, *snippets, THEN[file]])],
         cwd=tmp_path, env=env, check=True)
+
+
+def commands(file):
+    """The lines of a page that are set off as code and begin with timm-se50."""
+    found = re.findall(r'^    (timm-se50 .*)$', (ROOT / file).read_text(), re.MULTILINE)
+    return [pytest.param(command, id=command) for command in found]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, plain_weights):
+    """What the pages take for granted: weights, images in a folder for each class, and a checkpoint of a `convert`."""
+    folder = tmp_path_factory.mktemp('commands')
+    torch.save(plain_weights, folder / 'resnet50.pth')
+    for name, color in (('cat', 'red'), ('dog', 'blue')):
+        (folder / 'photos' / name).mkdir(parents=True)
+        Image.new('RGB', (64, 48), color).save(folder / 'photos' / name / '1.jpg')
+    save_checkpoint(timm.create_model('se_resnet50_patch'), folder / 'my-se-resnet50')
+    return folder
+
+
+@pytest.mark.parametrize('command', [*commands('docs/command_line.md'), *commands('docs/gates.md')])
+def test_commands(command, folder, monkeypatch):
+    if command.startswith('timm-se50 convert'):
+        shutil.rmtree(folder / 'my-se-resnet50')
+    if 'bench' in command:
+        command += ' --rounds 1 --batch-size 1 --size 64'  # of an option that is given twice click takes the last
+    if 'cuda' in command and not torch.cuda.is_available():
+        command = command.replace('cuda', 'cpu')
+    monkeypatch.chdir(folder)
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+
+
+def test_there_are_commands():
+    assert len(commands('docs/command_line.md')) == 5
+    assert len(commands('docs/gates.md')) == 1

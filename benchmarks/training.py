@@ -7,12 +7,11 @@
 
 A step is zero_grad, forward, cross-entropy, backward and SGD with momentum. In a round each model takes one step, the
 order rotating; the figure is the median over rounds of the ratio to resnet50 within the round. Bytes are exact: what
-autograd packs during one forward pass, each storage once and whole, the model's parameters and buffers left out.
+autograd packs during one forward pass, each storage once and whole, the model's parameters and buffers left out. Of the
+results filed it replaces those that it measures anew.
 """
 import argparse
-import datetime
-import json
-import platform
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -20,9 +19,11 @@ from pathlib import Path
 
 import timm
 import torch
-import torchvision
+from common import RESULTS, update_json
+from tqdm import tqdm
+from training_report import report
 
-import timm_se50
+import timm_se50  # noqa: F401  # registers the models
 
 MODELS = {
     'resnet50': ('resnet50', {}),
@@ -90,10 +91,10 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
             if index >= 0:
                 times[name].append(elapsed)
 
-    result = {'batch': batch, 'image_size': size, 'layout': layout, 'models': {}}
+    result = {}
     for name in MODELS:
         ratios = sorted(a / b for a, b in zip(times[name], times['resnet50']))
-        result['models'][name] = {
+        result[name] = {
             'saved_bytes': nbytes[name],
             'saved_ratio': nbytes[name] / nbytes['resnet50'],
             'step_seconds_median': statistics.median(times[name]),
@@ -102,22 +103,7 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
             'step_ratio_quartiles': [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
             'step_ratio_of_minima': min(times[name]) / min(times['resnet50']),
         }
-    return result
-
-
-def machine(args) -> dict:
-    cpu = next((line.split(':')[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
-                if line.startswith('model name')), platform.processor())
-    return {
-        'date': datetime.date.today().isoformat(),
-        'device': torch.cuda.get_device_name() if args.device == 'cuda' else cpu,
-        'clock': args.clock,
-        'threads': torch.get_num_threads(),
-        'autocast': 'bfloat16' if args.autocast else None,
-        'rounds': args.rounds,
-        'versions': {'python': platform.python_version()} | {
-            m.__name__: m.__version__ for m in (torch, torchvision, timm, timm_se50)},
-    }
+    return {'models': result}
 
 
 def main():
@@ -131,26 +117,16 @@ def main():
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--autocast', action='store_true', help='bfloat16')
     parser.add_argument('--clock', default='wall', choices=list(CLOCKS), help='cpu sets one thread')
-    parser.add_argument('--out', type=Path, help='JSON file to write')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training.json, .md and .png')
     args = parser.parse_args()
     if args.clock == 'cpu':
         torch.set_num_threads(1)  # and backward runs in the thread that calls it
 
-    results = []
-    print('batch  size  layout             model              saved MiB  ratio   step ms  ratio (quartiles)')
-    for batch in args.batch_sizes:
-        for size in args.image_sizes:
-            for layout in args.layouts:
-                results.append(measure(args, batch, size, layout))
-                for name, r in results[-1]['models'].items():
-                    low, high = r['step_ratio_quartiles']
-                    print(
-                        f'{batch:5}  {size:4}  {layout:17}  {name:16}  {r["saved_bytes"] / 2 ** 20:9.1f}  '
-                        f'{r["saved_ratio"]:5.3f}  {1e3 * r["step_seconds_median"]:8.0f}  '
-                        f'{r["step_ratio_median"]:5.3f} ({low:.3f}-{high:.3f})', flush=True)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(machine(args) | {'results': results}, indent=2) + '\n')
+    for batch, size, layout in tqdm(list(itertools.product(args.batch_sizes, args.image_sizes, args.layouts))):
+        part = f'{batch}, {size}, {layout.partition("_format")[0]}{", bfloat16" if args.autocast else ""}'
+        results = update_json(args.out / 'training.json', part, {
+            'device': args.device, 'clock': args.clock, 'rounds': args.rounds, **measure(args, batch, size, layout)})
+    report(results, args.out)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
-"""`timm-se50 bench`: each model runs, and the figures are those of the clock. How fast is not tested."""
+"""`timm-se50 bench` and benchmarks/training.py: each model runs, and the figures are the clock's. How fast is no test."""
 import json
+import sys
 
 import pytest
+import training
 from click.testing import CliRunner
 
 from timm_se50.bench import interleave, median_ratio
@@ -32,3 +34,17 @@ def test_interleaved_by_a_clock_that_is_known():
     assert set(rounds) == {('a', 'b'), ('b', 'a')}
     assert times == {'a': [1] * 5 + [10] * 2 + [1] * 13, 'b': [2] * 5 + [20] * 2 + [2] * 13}
     assert median_ratio(times['b'], times['a']) == 2
+
+
+def test_training_benchmark_keeps_what_it_does_not_measure(tmp_path, monkeypatch):
+    arguments = ['training.py', '--batch-sizes', '2', '--image-sizes', '32', '--rounds', '1', '--warmup', '0']
+    for layout in ('contiguous_format', 'channels_last'):
+        monkeypatch.setattr(sys, 'argv', [*arguments, '--layouts', layout, '--out', str(tmp_path)])
+        training.main()
+    results = json.loads((tmp_path / 'training.json').read_text())
+    assert list(results) == ['2, 32, contiguous', '2, 32, channels_last']
+    for record in results.values():
+        saved = {name: m['saved_ratio'] for name, m in record['models'].items()}
+        assert saved['memory_efficient'] < saved['resnet50'] == 1 < saved['seresnet50']
+    assert (tmp_path / 'training.md').read_text().count('| 2, 32, ') == 2
+    assert (tmp_path / 'training.png').read_bytes().startswith(b'\x89PNG')

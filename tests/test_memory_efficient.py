@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from training import saved_bytes
 
 import timm_se50
-from benchmarks.training import saved_bytes
 from timm_se50 import memory_efficient as me
 
 torch.set_num_threads(1)

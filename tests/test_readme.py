@@ -1,4 +1,5 @@
 """What the README states as figures, counted anew."""
+import json
 import re
 from pathlib import Path
 
@@ -39,6 +40,31 @@ def test_step_0_table_is_the_studys(file):
     measured = [re.findall(r'[\d.]+ ± [\d.]+', line) for line in study.splitlines() if line.count('±') == 6]
     for first, eighth, last in rows:
         assert any((m[0], m[2], m[-1]) == (first, eighth, last) for m in measured)
+
+
+def test_cost_table_is_the_benchmarks():
+    """Each row of it is what was measured and filed."""
+    results = ROOT / 'benchmarks' / 'results'
+    inference, training = (json.loads((results / f'{name}.json').read_text()) for name in ('inference', 'training'))
+    rows = dict(re.findall(r'^\| ([^|]*) \| (.*) \|$', README, re.MULTILINE))
+    models = ('resnet50', 'seresnet50', 'se_resnet50 reparameterized')
+    for batch_size in ('1', '8'):
+        speed = inference[f'speed-{batch_size}']['speed']['seresnet50']
+        assert _figures(rows[f'inference speed, batch {batch_size}']) == [f'{speed[name]:.2f}' for name in models]
+    for name in ('seresnet50 torch.compile freezing', 'seresnet50 onnxruntime'):
+        assert f'({inference["speed-8"]["speed"]["seresnet50"][name]:.2f})' in README
+    cells = [record['models'] for part, record in training.items() if ', 224, ' in part]
+    for row, key in (('bytes saved for backward', 'saved_ratio'), ('time of a training step', 'step_ratio_median')):
+        expected = ['1.00']
+        for name in ('seresnet50', 'memory_efficient'):
+            ends = [f'{end([cell[name][key] for cell in cells]):.2f}' for end in (min, max)]
+            expected += sorted(set(ends))
+        assert _figures(rows[row]) == expected
+
+
+def _figures(row):
+    """The numbers in a row, with two places."""
+    return [f'{float(number):.2f}' for number in re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w.])', row)]
 
 
 def test_links_lead_somewhere():

@@ -18,7 +18,8 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor()
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.exists():
-        cpu = next((line.partition(':')[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith('model name')), cpu)
+        lines = cpuinfo.read_text().splitlines()
+        cpu = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), cpu)
     return {
         'date': date.today().isoformat(),
         'cpu': cpu,

@@ -1,4 +1,4 @@
-"""`timm-se50 bench` and benchmarks/training.py: each model runs, the figures are the clock's. How fast is not tested."""
+"""`timm-se50 bench` and benchmarks/training.py: each model runs, and the figures are the clock's."""
 import json
 import sys
 

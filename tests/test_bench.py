@@ -20,6 +20,13 @@ def test_bench(options, last):
     assert all(f['seconds'] > 0 and f['ratio'] > 0 for f in figures.values())
 
 
+def test_device_that_is_not_here():
+    result = CliRunner().invoke(main, ['bench', '--device', 'xpu'])
+    assert result.exit_code == 1
+    assert "device='xpu': " in result.stderr
+    assert result.stderr.count('\n') == 1
+
+
 def test_interleaved_by_a_clock_that_is_known():
     """Each round runs all, in an order of its own; a slow round slows all of it, so the median ratio stays."""
     now, ran = [0.0], []

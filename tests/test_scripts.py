@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import timm
 import torch
+from helpers import cached_repo
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
@@ -106,15 +107,13 @@ def test_train_from_an_initial_checkpoint(folder, run, model):
 
 @models
 def test_train_from_a_tag_in_a_filled_cache(folder, run, model):
-    cache = folder / 'cache' / 'models--timm--resnet50.tv_in1k'
+    cache = folder / 'cache'
     if not cache.exists():
-        (cache / 'refs').mkdir(parents=True)
-        (cache / 'refs' / 'main').write_text('0' * 40)
-        (cache / 'snapshots' / ('0' * 40)).mkdir(parents=True)
-        os.link(folder / 'resnet50_1000.safetensors', cache / 'snapshots' / ('0' * 40) / 'model.safetensors')
+        os.link(
+            folder / 'resnet50_1000.safetensors', cached_repo(cache, 'timm/resnet50.tv_in1k') / 'model.safetensors')
     run('train.py', *TRAIN, '--model', f'{model}.tv_in1k', '--pretrained', '--torchcompile', 'aot_eager',
         '--epochs', 1, '--experiment', f'{model}_pretrained_tag',
-        HF_HUB_CACHE=str(cache.parent), HF_HUB_OFFLINE='1')
+        HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='1')
     check_trained(folder, f'{model}_pretrained_tag')
 
 

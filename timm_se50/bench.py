@@ -33,14 +33,21 @@ def bench(
 
     Returns:
         By model: 'seconds', the median over the rounds, and 'ratio', the median ratio to resnet50 in the same round.
+
+    Raises:
+        ValueError: There is no such device.
     """
+    try:
+        x = torch.randn(batch_size, 3, image_size, image_size, device=device)
+    except (AssertionError, RuntimeError) as e:  # the former where PyTorch was built without it
+        said = str(e).splitlines()[0]
+        raise ValueError(f'device={device!r}: {said}. Expected one that PyTorch has here, such as cpu.') from e
     models: dict[str, nn.Module] = {name: timm.create_model(name) for name in ('resnet50', 'seresnet50')}
     models['se_resnet50'] = timm.create_model('se_resnet50_replace')
     if train:
         models['memory_efficient=True'] = timm.create_model('se_resnet50_replace', memory_efficient=True)
     else:
         models['reparameterized'] = reparameterize_model(models['se_resnet50'])
-    x = torch.randn(batch_size, 3, image_size, image_size, device=device)
     step = _training_step if train else _forward
     runs = {name: step(model.to(device).train(train), x) for name, model in models.items()}
     times = interleave(runs, rounds, warmup=1)

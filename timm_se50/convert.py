@@ -14,7 +14,7 @@ from .recognise import recognise
 from .squeeze_excite import SEConfig
 from .weights import clean_weights
 
-__all__ = ['Conversion', 'convert_checkpoint', 'read_weights']
+__all__ = ['Conversion', 'convert_checkpoint', 'model_name', 'read_weights']
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,13 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     return clean_weights(weights)
 
 
+def model_name(route: str) -> str:
+    """The name in timm's registry of the model of a route; raises a ValueError if there is no such route."""
+    if route not in ('replace', 'patch'):
+        raise ValueError(f"route={route!r}: expected 'replace' or 'patch'.")
+    return f'se_resnet50_{route}'
+
+
 def convert_checkpoint(
         path: str | os.PathLike,
         folder: str | os.PathLike,
@@ -87,12 +94,10 @@ def convert_checkpoint(
         FileNotFoundError, ValueError: The file cannot be read, or an argument is none of the above.
         RuntimeError: The weights are not a ResNet-50's, or do not have these settings. Nothing is written.
     """
-    if route not in ('replace', 'patch'):
-        raise ValueError(f"route={route!r}: expected 'replace' or 'patch'.")
+    name = model_name(route)
     if num_classes is not None and num_classes < 0:
         raise ValueError(f'num_classes={num_classes}: expected at least 0 (0 is no head).')
     weights = read_weights(path)
-    name = f'se_resnet50_{route}'
     if tag is not None:
         name = f'{name}.{tag}'
         if name not in timm.list_pretrained('se_resnet50_*'):

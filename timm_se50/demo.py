@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .checkpoint import save_checkpoint
+from .convert import model_name
 from .squeeze_excite import SEConfig
 
 __all__ = ['report', 'run_demo']
@@ -44,8 +45,7 @@ def run_demo(
     Raises:
         ValueError: `route` or `weights` is none of the above.
     """
-    if route not in ('replace', 'patch'):
-        raise ValueError(f"route={route!r}: expected 'replace' or 'patch'.")
+    name = model_name(route)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -57,7 +57,6 @@ def run_demo(
 
     # the plugin's model, from the file: what a user does with weights of their own
     cfg = dict(file=str(file), num_classes=10, input_size=(3, IMAGE_SIZE, IMAGE_SIZE), tag=None)
-    name = f'se_resnet50_{route}'
     ours = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=cfg, **config.model_args())
     # the usual way: the same weights, BatchNorm statistics too, into timm's seresnet50, whose gates are random
     usual = timm.create_model('seresnet50', num_classes=10)

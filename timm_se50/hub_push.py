@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import ModelInfo
-from huggingface_hub.utils import get_token
+from huggingface_hub.utils import get_token, validate_repo_id
 from torch import nn
 
 from .card import CardConfig
@@ -83,6 +83,7 @@ def push_to_hub(
     """
     api = HfApi(token=token, library_name='timm-se50')
     with explained(api, repo_id, revision), progress_bars(not quiet), tempfile.TemporaryDirectory() as tmp:
+        validate_repo_id(repo_id)
         if not dry_run and (token is False or not (api.token or get_token())):
             raise PermissionError(
                 'A push needs an access token with the role "write": log in with `hf auth login`, set HF_TOKEN or pass '

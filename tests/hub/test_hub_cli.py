@@ -48,6 +48,8 @@ saver.save_checkpoint(0, 1.0)
     assert '- epochs: 2' in output
     assert '- **Classes:** 5' in output
     assert 'base_model' not in output
+    code, output = run(client, 'push', local, 'ann/dry/run', '--dry-run')
+    assert (code, "'ann/dry/run' is no repo id; expected 'user/name'" in output) == (1, True)
     assert server.log == []
 
 

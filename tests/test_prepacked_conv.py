@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from timm_se50.prepacked_conv import PrepackedConv2d
 
@@ -131,6 +133,41 @@ def test_other_shapes_are_not_packed(shape):
     conv, x = make(relu=True), torch.randn(shape)
     assert torch.equal(conv(x), plain(conv, x))
     assert not is_packed(conv)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_cast_and_back(dtype):
+    """The weight may end where it was, of the same version, and be another."""
+    for _ in range(10):
+        conv, x = make(), make_input()
+        check(conv, x)
+        conv.to(dtype)
+        assert not is_packed(conv)
+        check(conv.float(), x)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated:FutureWarning')  # torch's own, in jvp
+@pytest.mark.parametrize('call', [
+    lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1],
+    lambda f, x: torch.vmap(f)(torch.stack([x, 2 * x])),
+    lambda f, x: make_fx(f)(x)(2 * x),
+], ids=['jvp', 'vmap', 'make_fx'])
+def test_transformed_is_not_packed(call):
+    conv, x = make(relu=True), make_input()
+    conv(x)
+    out, expected = call(conv, x), call(lambda x: plain(conv, x), x)
+    assert expected.any()
+    torch.testing.assert_close(out, expected)
+
+
+@torch.no_grad()
+def test_flops_are_counted():
+    conv, x = make(), make_input()
+    with FlopCounterMode(display=False) as counter:
+        conv(x)
+    assert counter.get_total_flops() == 2 * 2 * 14 * 15 * 32 * 64
 
 
 def test_inference_tensors_are_not_packed():

@@ -67,12 +67,24 @@ def test_subclass_stays(block):
     check(block, fused)
 
 
-@pytest.mark.parametrize('change_', [
-    lambda module: parametrizations.weight_norm(getattr(module, 'fc1', module)),
-    lambda module: module.register_forward_hook(lambda module, args, out: 2 * out),
-], ids=['parametrized', 'hooked'])
-@pytest.mark.parametrize('name', ['conv1', 'conv3', 'downsample.0', 'se', 'se.fc1'])
-def test_changed_convolution_stays(block, name, change_):
+def parametrize_(module):
+    parametrizations.weight_norm(getattr(module, 'fc1', module))
+
+
+def hook_(module):
+    module.register_forward_hook(lambda module, args, out: 2 * out)
+
+
+def override_(module):
+    module.forward = lambda x, forward=module.forward: 2 * forward(x)
+
+
+@pytest.mark.parametrize(('name', 'change_'), [
+    *((name, change_) for name in ('conv1', 'conv3', 'downsample.0', 'se', 'se.fc1')
+      for change_ in (parametrize_, hook_, override_)),
+    *((name, change_) for name in ('downsample', '') for change_ in (hook_, override_)),
+])
+def test_changed_module_stays(block, name, change_):
     change_(block.get_submodule(name))
     check(block, block.fuse())
 
@@ -118,6 +130,12 @@ class TestStem:
         model = shake_(create('patch'))
         model.bn1 = replace_(model.bn1)
         assert type(reparameterize_model(model).bn1) is type(model.bn1) is not nn.BatchNorm2d
+
+    @pytest.mark.parametrize('change_', [hook_, override_, lambda norm: setattr(norm, 'running_mean', None)])
+    def test_changed_norm_stays(self, create, change_):
+        model = shake_(create('patch'))
+        change_(model.bn1)
+        assert type(reparameterize_model(model).bn1) is nn.BatchNorm2d
 
     def test_is_of_the_model_it_is_in(self, create):
         model = shake_(create('patch'))

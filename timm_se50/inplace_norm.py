@@ -11,8 +11,14 @@ from timm.layers import register_notrace_module
 from torch import nn
 
 from .prepacked_conv import is_recorded
+from .stock import is_stock
 
-__all__ = ['InplaceBatchNorm2d']
+__all__ = ['InplaceBatchNorm2d', 'fuse_norm']
+
+
+def fuse_norm(norm: nn.Module) -> nn.Module:
+    """The inference form of a BatchNorm, or the norm itself where it is watched or has no running statistics."""
+    return InplaceBatchNorm2d(norm) if is_stock(norm, nn.BatchNorm2d) and norm.running_mean is not None else norm
 
 
 class InplaceBatchNorm2d(nn.Module):

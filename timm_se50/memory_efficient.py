@@ -1,5 +1,5 @@
 """Training with less memory: where SE blocks may use the memory-efficient functions, and do."""
-from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 from timm.layers import DropPath
@@ -10,13 +10,13 @@ from torch.nn.modules import module as torch_module
 from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
 from .memory_efficient_norm import norm_relu_conv, norm_se_add_relu
 from .squeeze_excite import SEModule
+from .stock import is_stock
 
 if TYPE_CHECKING:
     from .bottleneck import SEBottleneck
 
 # K * K / C, of a 1x1 convolution of K channels to C, up to which its output is not made; 16 in layer1
 MAX_GRAM = 16
-ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
 __all__ = ['forward', 'is_applicable', 'set_memory_efficient']
 
@@ -42,18 +42,6 @@ def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
         block.memory_efficient = enable  # type: ignore[assignment]
 
 
-def _is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
-    """Whether calling `module` does what `kind` does and nothing else: no subclass (a parametrized or a quantized
-    module is one), no hook, no forward of its own, no tensor subclass as a parameter."""
-    return (
-        isinstance(module, nn.Module) and type(module) is kind
-        and 'forward' not in vars(module)
-        and not (module._forward_hooks or module._forward_pre_hooks)
-        and not (module._backward_hooks or module._backward_pre_hooks)
-        and all(type(p) in (Tensor, nn.Parameter) for p in module._parameters.values() if p is not None)
-    )
-
-
 def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     """Whether `forward` is to be used for the block's input `x`: it is asked for, and computes what the block does."""
     if not block.memory_efficient:
@@ -67,9 +55,9 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
         return False
     se = block.se
     return (
-        _is_norm(block.bn3) and _is_stock(block.act3, nn.ReLU) and _is_stock(se, SEModule) and se.gate_scale == 1.0
-        and _is_stock(se.fc1, nn.Conv2d) and _is_stock(se.fc2, nn.Conv2d) and _is_stock(se.act, nn.ReLU)
-        and (block.drop_path is None or _is_stock(block.drop_path, DropPath))
+        _is_norm(block.bn3) and is_stock(block.act3, nn.ReLU) and is_stock(se, SEModule) and se.gate_scale == 1.0
+        and is_stock(se.fc1, nn.Conv2d) and is_stock(se.fc2, nn.Conv2d) and is_stock(se.act, nn.ReLU)
+        and (block.drop_path is None or is_stock(block.drop_path, DropPath))
         and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
     )
 
@@ -96,7 +84,7 @@ def forward(block: 'SEBottleneck', x: Tensor) -> Tensor:
 
 def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
     if (
-        _is_norm(norm) and _is_stock(act, nn.ReLU) and _is_stock(conv, nn.Conv2d) and conv.bias is None
+        _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock(conv, nn.Conv2d) and conv.bias is None
         and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str) and _cast(x) is x
     ):
         return norm_relu_conv(x, norm, conv)
@@ -105,7 +93,7 @@ def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module)
 
 def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
     """timm's `downsample_conv`: a convolution and a norm."""
-    if type(downsample) is nn.Sequential and len(downsample) == 2 and _is_stock(downsample, nn.Sequential):
+    if type(downsample) is nn.Sequential and len(downsample) == 2 and is_stock(downsample, nn.Sequential):
         conv, norm = downsample
         if _is_gram_cheap(conv, x) and _is_norm(norm):
             return conv_norm(_cast(x), conv, norm)
@@ -115,7 +103,7 @@ def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
 def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:
     """A BatchNorm in training mode, its parameters in full precision."""
     return (
-        _is_stock(norm, nn.BatchNorm2d)
+        is_stock(norm, nn.BatchNorm2d)
         and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
         and norm.weight.dtype in (torch.float32, torch.float64))
 
@@ -127,7 +115,7 @@ def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
     K = 128 does not (measured on a CPU). Weights by sample take as much room as the output where there are K pixels.
     """
     return (
-        _is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
+        is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
         and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
         and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
 

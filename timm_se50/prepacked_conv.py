@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.layers import register_notrace_module
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 __all__ = ['PrepackedConv2d', 'is_recorded']
@@ -53,6 +54,10 @@ class PrepackedConv2d(nn.Module):
         attr = 'relu' if self.relu else 'none'
         return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *geometry, attr, [], '')
 
+    def _apply(self, fn, recurse=True):
+        self._packed = (None, None)  # a cast and back may end at the same address
+        return super()._apply(fn, recurse)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_packed': (None, None)}  # it cannot be pickled
 
@@ -67,10 +72,18 @@ register_notrace_module(PrepackedConv2d)
 
 
 def is_recorded() -> bool:
-    """Whether torch.compile, torch.export, torch.onnx or torch.jit.trace is recording."""
+    """Whether something looks at the operators that run: torch.compile, torch.export, torch.onnx, torch.jit.trace,
+    torch.func, forward-mode differentiation, or a dispatch mode such as make_fx or FlopCounterMode."""
     if torch.jit.is_scripting():
         return False
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed()
+
+
+@torch.jit.unused
+def _is_transformed() -> bool:
+    return (
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0)
 
 
 def _is_packable(x: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -16,6 +16,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from .prepacked_conv import PrepackedConv2d, is_recorded
 from .squeeze_excite import SEModule
+from .stock import is_stock, is_watched
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
 
@@ -39,7 +40,7 @@ def fuse_block(block: nn.Module) -> nn.Module:
         if _folds(getattr(new, name, None), getattr(new, norm, None)):
             _fold_(getattr(new, name), getattr(new, norm))
             setattr(new, norm, nn.Identity())
-    if isinstance(new.downsample, nn.Sequential):
+    if is_stock(new.downsample, nn.Sequential):
         new.downsample = _fold_sequential(new.downsample)
     new.drop_path, new.drop_block = None, nn.Identity()
     if _se_folds(new):
@@ -112,18 +113,18 @@ def _prepack_(block: Any) -> None:
         if not _packs(conv):
             continue
         # Behind the last convolution the activation waits for the shortcut.
-        relu = hasattr(block, f'conv{i + 1}') and type(norm) in (nn.Identity, type(None)) and _plain(act, nn.ReLU)
+        relu = hasattr(block, f'conv{i + 1}') and type(norm) in (nn.Identity, type(None)) and is_stock(act, nn.ReLU)
         setattr(block, f'conv{i}', PrepackedConv2d(conv, relu))
         if relu:
             setattr(block, f'act{i}', nn.Identity())
-    if isinstance(block.downsample, nn.Sequential):
+    if is_stock(block.downsample, nn.Sequential):
         for i, layer in enumerate(block.downsample):
             if _packs(layer):
                 block.downsample[i] = PrepackedConv2d(layer)
 
 
 def _packs(conv: Any) -> TypeGuard[nn.Conv2d]:
-    return _plain(conv, nn.Conv2d) and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
+    return is_stock(conv, nn.Conv2d) and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
 
 
 def _fold_sequential(layers: nn.Sequential) -> nn.Sequential:
@@ -149,8 +150,8 @@ def _fold_(conv: Any, norm: Any) -> None:
 
 def _folds(conv: Any, norm: Any) -> bool:
     return (
-        _plain(conv, nn.Conv2d)
-        and _plain(norm, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+        is_stock(conv, nn.Conv2d)
+        and any(is_stock(norm, kind) for kind in (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d))
         and norm.running_mean is not None
     )
 
@@ -158,15 +159,10 @@ def _folds(conv: Any, norm: Any) -> bool:
 def _se_folds(block: Any) -> bool:
     """Whether an `InferenceBottleneck` can stand for a block, once its norms are folded."""
     norms = (getattr(block, name, None) for name in ('bn1', 'bn2', 'bn3'))
-    if not _plain(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
+    if is_watched(block) or not is_stock(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
         return False
-    plain = all(_plain(conv, nn.Conv2d) and conv.groups == 1 for conv in (block.conv3, block.se.fc1, block.se.fc2))
+    plain = all(is_stock(conv, nn.Conv2d) and conv.groups == 1 for conv in (block.conv3, block.se.fc1, block.se.fc2))
     return plain and block.conv3.bias is not None
-
-
-def _plain(module: Any, *classes: type[nn.Module]) -> bool:
-    """Whether a module computes what its class does: a subclass or a parametrized module may not."""
-    return type(module) in classes and not (module._forward_pre_hooks or module._forward_hooks)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor, like: nn.Parameter) -> nn.Linear:

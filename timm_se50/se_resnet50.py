@@ -18,7 +18,7 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
-from .inplace_norm import InplaceBatchNorm2d
+from .inplace_norm import fuse_norm
 from .memory_efficient import set_memory_efficient
 from .recognise import is_se_key
 from .squeeze_excite import SEConfig
@@ -57,10 +57,10 @@ class SEResNet(ResNet):
             super().__init__(*args, **kwargs)
         insert_se_(self, config, convert, neutral=False)
         set_memory_efficient(self, memory_efficient)
-        if type(self.bn1) is nn.BatchNorm2d and self.bn1.track_running_stats:
+        if type(self.bn1) is nn.BatchNorm2d:
             # What timm's reparameterize_model() looks for. On the object: what replaces it (SyncBatchNorm, a frozen
             # BatchNorm) has it no more and stays, and for everybody else this is a BatchNorm2d.
-            self.bn1.fuse = partial(InplaceBatchNorm2d, self.bn1)  # type: ignore[assignment]
+            self.bn1.fuse = partial(fuse_norm, self.bn1)  # type: ignore[assignment]
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As torch's, and a plain ResNet's weights are mapped (see `map_resnet_weights`).

@@ -1,0 +1,23 @@
+"""Whether a module is one of PyTorch's as it comes, so that another implementation can stand for it."""
+from typing import TypeGuard, TypeVar
+
+from torch import Tensor, nn
+
+ModuleT = TypeVar('ModuleT', bound=nn.Module)
+
+__all__ = ['is_stock', 'is_watched']
+
+
+def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
+    """Whether calling `module` does what `kind` does and nothing else: no subclass (a parametrized or a quantized
+    module is one), no hook, no forward of its own, no tensor subclass as a parameter."""
+    return (
+        isinstance(module, nn.Module) and type(module) is kind and not is_watched(module)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+        and all(type(p) in (Tensor, nn.Parameter) for p in module._parameters.values() if p is not None)
+    )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether a call of `module` does more than the forward of its class: a hook, or a forward of its own."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or 'forward' in vars(module)

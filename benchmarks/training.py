@@ -5,8 +5,8 @@
     python benchmarks/training.py --clock cpu  # on a busy machine: CPU time of a single thread
     python benchmarks/training.py --device cuda --autocast --batch-sizes 64 --image-sizes 224
 
-A step is zero_grad, forward, cross-entropy, backward and SGD with momentum. In a round each model takes one step, the
-order rotating; the figure is the median over rounds of the ratio to resnet50 within the round. Bytes are exact: what
+A step is zero_grad, forward, cross-entropy, backward and SGD with momentum. In a round each model takes one step, in an
+order of its own; the figure is the median over rounds of the ratio to resnet50 within the round. Bytes are exact: what
 autograd packs during one forward pass, each storage once and whole, the model's parameters and buffers left out. Of the
 results filed it replaces those that it measures anew.
 """
@@ -23,7 +23,7 @@ from common import RESULTS, update_json
 from tqdm import tqdm
 from training_report import report
 
-import timm_se50  # noqa: F401  # registers the models
+from timm_se50.bench import interleave  # and registers the models
 
 MODELS = {
     'resnet50': ('resnet50', {}),
@@ -49,14 +49,6 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[torch.nn.Module], tor
     return sum(nbytes for pointer, nbytes in storages.items() if pointer not in own)
 
 
-def seconds(step, device: torch.device, clock: Callable[[], float]) -> float:
-    start = clock()
-    step()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return clock() - start
-
-
 def measure(args, batch: int, size: int, layout: str) -> dict:
     device = torch.device(args.device)
     memory_format = getattr(torch, layout)
@@ -75,6 +67,8 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(forward(model).float(), targets).backward()
             optimizer.step()
+            if device.type == 'cuda':
+                torch.cuda.synchronize()
         return step
 
     models = {
@@ -83,13 +77,7 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
     }
     nbytes = {name: saved_bytes(model, forward) for name, model in models.items()}
     steps = {name: make_step(model) for name, model in models.items()}
-    times = {name: [] for name in MODELS}
-    for index in range(-args.warmup, args.rounds):
-        names = list(MODELS)
-        for name in names[index % 3:] + names[:index % 3]:
-            elapsed = seconds(steps[name], device, CLOCKS[args.clock])
-            if index >= 0:
-                times[name].append(elapsed)
+    times = interleave(steps, args.rounds, args.warmup, CLOCKS[args.clock])
 
     result = {}
     for name in MODELS:

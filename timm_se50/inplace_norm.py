@@ -10,7 +10,7 @@ import torch
 from timm.layers import register_notrace_module
 from torch import nn
 
-from .prepacked_conv import is_recorded
+from .recorded import is_recorded
 from .stock import is_stock
 
 __all__ = ['InplaceBatchNorm2d', 'fuse_norm']

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
 from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
 from .memory_efficient_norm import norm_relu_conv, norm_se_add_relu
+from .recorded import is_transformed
 from .squeeze_excite import SEModule
-from .stock import is_stock
+from .stock import is_stock, is_stock_conv
 
 if TYPE_CHECKING:
     from .bottleneck import SEBottleneck
@@ -47,9 +47,7 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     if not block.memory_efficient:
         return False
     # fx passes a Proxy; torch.compile, export, torch.func and forward mode see through the plain path only
-    if type(x) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if type(x) is not Tensor or is_transformed():
         return False
     if torch_module._has_any_global_hook():
         return False
@@ -84,8 +82,7 @@ def forward(block: 'SEBottleneck', x: Tensor) -> Tensor:
 
 def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
     if (
-        _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock(conv, nn.Conv2d) and conv.bias is None
-        and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str) and _cast(x) is x
+        _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock_conv(conv) and conv.bias is None and _cast(x) is x
     ):
         return norm_relu_conv(x, norm, conv)
     return conv(act(norm(x)))
@@ -93,7 +90,7 @@ def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module)
 
 def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
     """timm's `downsample_conv`: a convolution and a norm."""
-    if type(downsample) is nn.Sequential and len(downsample) == 2 and is_stock(downsample, nn.Sequential):
+    if is_stock(downsample, nn.Sequential) and len(downsample) == 2:
         conv, norm = downsample
         if _is_gram_cheap(conv, x) and _is_norm(norm):
             return conv_norm(_cast(x), conv, norm)

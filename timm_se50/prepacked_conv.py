@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from timm.layers import register_notrace_module
 from torch import nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-__all__ = ['PrepackedConv2d', 'is_recorded']
+from .recorded import is_recorded
+
+__all__ = ['PrepackedConv2d']
 
 
 class PrepackedConv2d(nn.Module):
@@ -69,21 +70,6 @@ class PrepackedConv2d(nn.Module):
 
 # timm's FX feature extraction takes it as a whole: it cannot record a choice by device
 register_notrace_module(PrepackedConv2d)
-
-
-def is_recorded() -> bool:
-    """Whether something looks at the operators that run: torch.compile, torch.export, torch.onnx, torch.jit.trace,
-    torch.func, forward-mode differentiation, or a dispatch mode such as make_fx or FlopCounterMode."""
-    if torch.jit.is_scripting():
-        return False
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed()
-
-
-@torch.jit.unused
-def _is_transformed() -> bool:
-    return (
-        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0)
 
 
 def _is_packable(x: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -6,7 +6,7 @@ which has a quarter of the channels: `fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(
 once, in float64. Scaling and addition are one pass, into memory that is there already.
 """
 import copy
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from timm.layers import register_notrace_module
@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from .prepacked_conv import PrepackedConv2d, is_recorded
+from .prepacked_conv import PrepackedConv2d
+from .recorded import is_recorded
 from .squeeze_excite import SEModule
-from .stock import is_stock, is_watched
+from .stock import is_stock, is_stock_conv, is_watched
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
 
@@ -110,7 +111,7 @@ def _prepack_(block: Any) -> None:
     """Put a `PrepackedConv2d` in place of each convolution and of the ReLU behind it."""
     for i in (1, 2, 3):
         conv, norm, act = (getattr(block, f'{name}{i}', None) for name in ('conv', 'bn', 'act'))
-        if not _packs(conv):
+        if not is_stock_conv(conv):
             continue
         # Behind the last convolution the activation waits for the shortcut.
         relu = hasattr(block, f'conv{i + 1}') and type(norm) in (nn.Identity, type(None)) and is_stock(act, nn.ReLU)
@@ -119,12 +120,8 @@ def _prepack_(block: Any) -> None:
             setattr(block, f'act{i}', nn.Identity())
     if is_stock(block.downsample, nn.Sequential):
         for i, layer in enumerate(block.downsample):
-            if _packs(layer):
+            if is_stock_conv(layer):
                 block.downsample[i] = PrepackedConv2d(layer)
-
-
-def _packs(conv: Any) -> TypeGuard[nn.Conv2d]:
-    return is_stock(conv, nn.Conv2d) and conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
 
 
 def _fold_sequential(layers: nn.Sequential) -> nn.Sequential:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
-__all__ = ['is_stock', 'is_watched']
+__all__ = ['is_stock', 'is_stock_conv', 'is_watched']
 
 
 def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
@@ -16,6 +16,11 @@ def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
         and not (module._backward_hooks or module._backward_pre_hooks)
         and all(type(p) in (Tensor, nn.Parameter) for p in module._parameters.values() if p is not None)
     )
+
+
+def is_stock_conv(module: object) -> TypeGuard[nn.Conv2d]:
+    """Whether `module` is such an `nn.Conv2d`, its padding zeros and given by numbers, as operators take it."""
+    return is_stock(module, nn.Conv2d) and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
 
 
 def is_watched(module: nn.Module) -> bool:

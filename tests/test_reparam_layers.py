@@ -105,8 +105,11 @@ class TestStem:
         return torch.randn(2, 64, 16, 16, generator=generator).to(memory_format=request.param)
 
     @torch.no_grad()
-    def test_computes_the_same(self, create, x):
+    @pytest.mark.parametrize('affine', [True, False])
+    def test_computes_the_same(self, create, x, affine):
         model = shake_(create('patch'))
+        if not affine:
+            model.bn1.weight = model.bn1.bias = None
         norm, fused = model.bn1, reparameterize_model(model).bn1
         assert type(fused) is InplaceBatchNorm2d
         expected, exact = norm(x), copy.deepcopy(norm).double()(x.double())

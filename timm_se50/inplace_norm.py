@@ -33,10 +33,10 @@ class InplaceBatchNorm2d(nn.Module):
     def __init__(self, norm: Any):
         super().__init__()
         scale = (norm.running_var + norm.eps).rsqrt()
-        if norm.affine:
+        if norm.weight is not None:
             scale = scale * norm.weight.detach()
         shift = -norm.running_mean * scale
-        if norm.affine:
+        if norm.bias is not None:
             shift = shift + norm.bias.detach()
         self.register_buffer('scale', scale[:, None, None])
         self.register_buffer('shift', shift[:, None, None])

@@ -15,8 +15,8 @@ def report(results: dict[str, Any], folder: Path) -> None:
     """Write inference.md and inference.png for what is in `results`."""
     speeds = {part.partition('-')[2]: record for part, record in results.items() if part.startswith('speed-')}
     lines = ['# Inference', '']
-    for batch_size, record in speeds.items():
-        lines += [f'## Batch {batch_size}, 224 px, channels_last, float32', '', _about(record), '']
+    for part, record in speeds.items():  # '8' or '8, memory kept'
+        lines += [f'## Batch {part}, 224 px, channels_last, float32', '', _about(record), '']
         speed = {to: record['speed'][to] for to in REFERENCES}
         lines += ['| | ms | ' + ' | '.join(f'speed, {to} = 1' for to in REFERENCES) + ' |', '| --- ' * 5 + '|']
         lines += [f'| {name} | {ms:.1f} | ' + ' | '.join(f'{row[name]:.2f}' for row in speed.values()) + ' |'
@@ -65,14 +65,14 @@ def _about(record: dict[str, Any]) -> str:
 
 def _plot(speeds: dict[str, Any], path: Path) -> None:
     fig, axes = plt.subplots(1, len(speeds), figsize=(6 * len(speeds), 4), sharey=True, squeeze=False)
-    for ax, (batch_size, record) in zip(axes[0], speeds.items()):
+    for ax, (part, record) in zip(axes[0], speeds.items()):
         speed = record['speed'][BASELINE]
         colors = ['tab:orange' if 'reparameterized' in name else 'tab:gray' for name in speed]
         ax.barh(range(len(speed)), list(speed.values()), color=colors)
         ax.set_yticks(range(len(speed)), list(speed))
         ax.invert_yaxis()
         ax.axvline(1.0, color='black', linewidth=0.8)
-        ax.set_title(f'batch {batch_size}')
+        ax.set_title(f'batch {part}')
         ax.set_xlabel("speed, timm's eager seresnet50 = 1")
     m = next(iter(speeds.values()))['machine']
     fig.suptitle(f'{m["cpu"]}, {m["threads"]} thread(s), torch {m["versions"]["torch"]}, {m["date"]}', fontsize=9)

@@ -64,6 +64,14 @@ def test_cost_table_is_the_benchmarks():
         assert _figures(rows[row]) == expected
 
 
+def test_memory_kept_is_the_benchmarks():
+    """The milliseconds in docs/inference.md."""
+    filed = json.loads((ROOT / 'benchmarks' / 'results' / 'inference.json').read_text())['speed-8, memory kept']
+    sentence = (ROOT / 'docs' / 'inference.md').read_text().split('(batch 8, memory kept)')[1].split('\n\n')[0]
+    models = ('se_resnet50 reparameterized', 'seresnet50', 'seresnet50 torch.compile freezing', 'seresnet50 onnxruntime')
+    assert re.findall(r'\b\d{3}\b', sentence) == [f'{filed["milliseconds"][name]:.0f}' for name in models]
+
+
 def _figures(row):
     """The numbers in a row, with two places."""
     return [f'{float(number):.2f}' for number in re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w.])', row)]

@@ -99,6 +99,13 @@ def test_features(create, images, feature_cls):
 
 
 @torch.no_grad()
+def test_fx(fused, images, other_images):
+    graph = torch.fx.symbolic_trace(fused)
+    for x in (images, other_images):
+        check(graph(x), fused(x))
+
+
+@torch.no_grad()
 def test_fx_features_of_a_fused_model(fused, images):
     extractor = timm.models.create_feature_extractor(fused, {'layer1': 'a', 'layer4': 'b'})
     features = extractor(images)

@@ -46,7 +46,7 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     """Whether `forward` is to be used for the block's input `x`: it is asked for, and computes what the block does."""
     if not block.memory_efficient:
         return False
-    # fx passes a Proxy; torch.compile, export, torch.func and forward mode see through the plain path only
+    # what records or transforms, and subclasses of Tensor, see through the plain path only
     if type(x) is not Tensor or is_transformed():
         return False
     if torch_module._has_any_global_hook():

@@ -128,8 +128,12 @@ def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bo
         if adaptable and key == 'conv1.weight':
             found, shape = (found[:1] + found[2:]), (shape[:1] + shape[2:])
         if found != shape and not adapted(key):
-            shapes = tuple(source[key].shape), tuple(target[key].shape)
-            _refuse(f'{key!r} has shape {shapes[0]}, expected {shapes[1]}', source, target)
+            problem = f'{key!r} has shape {tuple(source[key].shape)}, expected {tuple(target[key].shape)}'
+            if key.startswith('fc.'):
+                raise RuntimeError(
+                    f'{problem}. The classifier of the weights is for another num_classes or global_pool. Create the '
+                    "model with those of the weights; model.reset_classifier() gives it a new classifier afterwards.")
+            _refuse(problem, source, target)
     for key in source:
         if key not in expected and not adapted(key):
             _refuse(f'{key!r} is no key of the model', source, target)

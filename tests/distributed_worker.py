@@ -24,7 +24,7 @@ TOLERANCE = 1e-9
 def make_model(route):
     torch.manual_seed(0)
     norm = partial(GroupNorm, num_groups=8)
-    model = timm.create_model('resnet50', num_classes=5, norm_layer=norm, zero_init_last=False)
+    model = timm.create_model('resnet26', num_classes=5, norm_layer=norm, zero_init_last=False)
     insert = timm_se50.replace_blocks_ if route == 'replace' else timm_se50.patch_blocks_
     return insert(model.double())
 

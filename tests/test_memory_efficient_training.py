@@ -20,7 +20,7 @@ def final_loss(seed, **kwargs):
     # thin, with the wide ends of its blocks and the three kinds of memory-efficient functions
     model = timm.create_model(
         'se_resnet50_replace', layers=(1, 1, 1, 1), base_width=16, in_chans=1, num_classes=10, **kwargs).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     losses = []
     for _ in range(STEPS):
         index = torch.randint(len(images), (BATCH,))

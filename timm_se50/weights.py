@@ -118,6 +118,7 @@ def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bo
         return adaptable and key.startswith('fc.')
 
     expected = {k: tuple(v.shape) for k, v in target.items() if not (plain and is_se_key(k))}
+    classifier_problems = []
     for key, shape in expected.items():
         if key not in source:
             # for files older than torch 0.4.1, BatchNorm fills num_batches_tracked in by itself
@@ -127,16 +128,18 @@ def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bo
         found = tuple(source[key].shape)
         if adaptable and key == 'conv1.weight':
             found, shape = (found[:1] + found[2:]), (shape[:1] + shape[2:])
-        if found != shape and not adapted(key):
+        if found != shape:
             problem = f'{key!r} has shape {tuple(source[key].shape)}, expected {tuple(target[key].shape)}'
-            if key.startswith('fc.'):
-                raise RuntimeError(
-                    f'{problem}. The classifier of the weights is for another num_classes or global_pool. Create the '
-                    "model with those of the weights; model.reset_classifier() gives it a new classifier afterwards.")
-            _refuse(problem, source, target)
+            if not key.startswith('fc.'):
+                _refuse(problem, source, target)
+            classifier_problems.append(problem)
     for key in source:
         if key not in expected and not adapted(key):
             _refuse(f'{key!r} is no key of the model', source, target)
+    if classifier_problems and not adaptable:  # and all else fits
+        raise RuntimeError(
+            f'{classifier_problems[0]}. The classifier of the weights is for another num_classes or global_pool. '
+            'Create the model with those of the weights; model.reset_classifier() gives it a new classifier afterwards.')
 
 
 def _refuse(problem: str, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

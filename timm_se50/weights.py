@@ -139,7 +139,7 @@ def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bo
     if classifier_problems and not adaptable:  # and all else fits
         raise RuntimeError(
             f'{classifier_problems[0]}. The classifier of the weights is for another num_classes or global_pool. '
-            'Create the model with those of the weights; model.reset_classifier() gives it a new classifier afterwards.')
+            'Create the model with those of the weights; model.reset_classifier() gives it a new one afterwards.')
 
 
 def _refuse(problem: str, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

@@ -31,13 +31,14 @@ def report(results: dict[str, Any], folder: Path) -> None:
         lines += ['| batch | ' + ' | '.join(names) + ' |', '| --- ' * (len(names) + 1) + '|']
         lines += [f'| {n} | ' + ' | '.join(f'{row[name]:.0f}' for name in names) + ' |' for n, row in record.items()]
         lines.append('')
-    if 'growth' in results:
-        rows = results['growth']['rows']
-        names = list(rows[0]['speed'])
-        lines += ['## Growth', '', "Speed, timm's eager seresnet50 = 1. " + _about(results['growth']), '']
+    for part, record in results.items():
+        if not part.startswith('growth'):
+            continue
+        names = list(record['rows'][0]['speed'])
+        lines += [f'## {part.capitalize()}', '', "Speed, timm's eager seresnet50 = 1. " + _about(record), '']
         lines += ['| batch | px | ' + ' | '.join(names) + ' |', '| --- ' * (len(names) + 2) + '|']
         lines += [f'| {row["batch_size"]} | {row["size"]} | '
-                  + ' | '.join(f'{row["speed"][name]:.2f}' for name in names) + ' |' for row in rows]
+                  + ' | '.join(f'{row["speed"][name]:.2f}' for name in names) + ' |' for row in record['rows']]
         lines.append('')
     if 'agreement' in results:
         found = results['agreement']

@@ -39,6 +39,7 @@ for line in sys.stdin:
     log = os.open(job['folder'] + '/log', os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1), os.dup2(log, 2)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     result = {{'error': None, 'message': '', 'out': None}}
     try:
         names = dict(globals(), out=None, **job['vars'])
@@ -91,7 +92,8 @@ class Client:
             python: str = sys.executable,
             **env: str,
     ):
-        self.folder = Path(tempfile.mkdtemp(prefix='hub-client-'))
+        self.temporary = tempfile.TemporaryDirectory(prefix='hub-client-', ignore_cleanup_errors=True)
+        self.folder = Path(self.temporary.name)
         self.env = {
             'PATH': os.environ['PATH'], 'HOME': str(self.folder), 'HF_HOME': str(self.folder / 'hf'),
             'HF_ENDPOINT': url, 'HF_HUB_DISABLE_XET': '1', 'HF_HUB_DISABLE_TELEMETRY': '1', 'OMP_NUM_THREADS': '1'}
@@ -130,3 +132,4 @@ class Client:
     def close(self):
         self.process.kill()  # nothing to finish, and an interpreter with torch takes seconds to end by itself
         self.process.communicate()
+        self.temporary.cleanup()

@@ -35,7 +35,7 @@ models = pytest.mark.parametrize('model', ['se_resnet50_replace', 'se_resnet50_p
 @pytest.fixture(scope='module')
 def folder():
     """Real images, 40 to train with and 20 to validate with, and a plain ResNet-50 of 1000 and one of 10 classes."""
-    with TemporaryDirectory() as folder:  # a run leaves a gigabyte behind, too much for pytest's tmp_path to keep
+    with TemporaryDirectory() as folder:  # a gigabyte, not to be kept to the end of all tests
         digits, seen = load_digits(), [0] * 10
         for image, label in zip(digits.images, digits.target):
             seen[label] += 1

@@ -2,7 +2,9 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from timm_se50 import memory_efficient
 from timm_se50.memory_efficient_conv import conv_norm
 
 K, C = 64, 256  # layer1
@@ -57,3 +59,10 @@ def test_error_is_at_most_twice_that_of_batch_norm(name):
     ours, plain = errors(conv_norm), errors(lambda h, conv, norm: norm(conv(h)))
     ulp = torch.finfo(torch.float32).eps  # about which both are off where it is easy
     assert all(a <= max(2 * b, ulp / 2) for a, b in zip(ours, plain)), (ours, plain)
+
+
+@pytest.mark.parametrize(('device', 'expected'), [('cpu', True), ('cuda', True), ('mps', False)])
+def test_second_form_only_where_the_device_has_float64(device, expected):
+    with FakeTensorMode():
+        h = torch.empty(8, K, 16, 16, device=device)
+    assert memory_efficient._is_gram_cheap(nn.Conv2d(K, C, 1, bias=False), h) is expected

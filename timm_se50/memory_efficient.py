@@ -112,7 +112,8 @@ def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
     K = 128 does not (measured on a CPU). Weights by sample take as much room as the output where there are K pixels.
     """
     return (
-        is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
+        x.device.type != 'mps'  # which has no float64
+        and is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
         and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
         and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
 

@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 from helpers import changed, settle_
-from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d
+from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d, convert_splitbn_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -102,6 +102,13 @@ def test_norms_that_cannot_make_up_for_the_gate(insert_, images, norm_layer):
     assert torch.equal(insert_(model, SEConfig(position='post'))(images), expected)
 
 
+def test_split_batch_norm(insert_, plain, images):
+    """What train.py --split-bn makes, with norms of their own for a part of each training batch."""
+    model = convert_splitbn_model(plain, num_splits=2)
+    reference = copy.deepcopy(model)
+    assert_same(insert_(model), reference, images)
+
+
 def test_frozen_model_stays_frozen_and_se_learns(insert_, plain, images):
     """Train SE and the head only: two lines, and the backbone is the same to the bit afterwards."""
     plain.requires_grad_(False)
@@ -163,14 +170,32 @@ def with_a_block_twice(model):
     return model
 
 
+def with_a_wrapped_convolution(model):
+    model.layer2[0].conv1 = nn.Sequential(model.layer2[0].conv1)
+    return model
+
+
 def with_a_norm_twice(model):
     model.layer3[1].bn3 = model.layer3[0].bn3
     return model
 
 
+def with_a_norm_on_the_shortcut_too(model):
+    model.layer4[1].bn3 = model.layer4[0].downsample[1]
+    return model
+
+
+def with_a_weight_twice(model):
+    model.layer1[1].bn3.weight = model.bn1.weight = model.layer1[2].bn3.weight
+    return model
+
+
 REFUSED = {
     'a block twice': (with_a_block_twice, 'Two of the blocks are one module'),
-    'a norm twice': (with_a_norm_twice, 'or share their last norm'),
+    'a wrapped convolution': (with_a_wrapped_convolution, 'layer2.0.conv1 is a Sequential; expected a convolution'),
+    'a norm twice': (with_a_norm_twice, 'The last norm of a block'),
+    'a norm on the shortcut too': (with_a_norm_on_the_shortcut_too, 'The last norm of a block'),
+    'a weight twice': (with_a_weight_twice, 'or its weight or bias, is used elsewhere'),
     'twice': (lambda m: timm.create_model('se_resnet50_patch'), 'layer1.0 has SE already'),
     'another attention': (lambda m: timm.create_model('ecaresnet50t'), 'layer1.0.se is a EcaModule'),
     "timm's seresnet50": (lambda m: timm.create_model('seresnet50'), 'layer1.0.se is a SEModule'),

@@ -51,6 +51,7 @@ FAULTS = {
     'classes': ('fc.weight', torch.zeros(10, 2048), 'has shape (10, 2048), expected (1000, 2048). The classifier of'),
     'dtype': ('layer1.0.conv1.weight', torch.zeros(64, 64, 1, 1, dtype=torch.int64), 'has dtype torch.int64'),
     'no tensor': ('layer1.0.conv1.weight', [1.0], 'holds a list, not a tensor'),
+    'no tensor by which to recognise it': ('layer1.0.conv2.weight', [1.0], 'holds a list, not a tensor'),
 }
 
 
@@ -168,11 +169,14 @@ def test_code_in_a_pickle_does_not_run(plain_weights, tmp_path, load):
     (dict(se_stages=()), r'se_stages=(): expected a non-empty'),
     (dict(se_stages=(2, 1)), r'se_stages=(2, 1): expected a non-empty, ascending'),
     (dict(se_stages=3), r'se_stages=3: expected a non-empty'),
+    (dict(se_stages=(True, 2)), r'se_stages=(True, 2): expected a non-empty'),
+    (dict(se_stages=(1.0, 2.0)), r'se_stages=(1.0, 2.0): expected a non-empty'),
     (dict(se_reduction=0), r'se_reduction=0: expected ints of at least 1'),
     (dict(se_reduction=16.0), r'se_reduction=16.0: expected ints'),
     (dict(se_reduction=(16, 16)), r'se_reduction=(16, 16): expected one int, or 4'),
     (dict(se_reduction=3), r'se_reduction=3: does not divide the 256 channels'),
     (dict(se_reduction=512), r'se_reduction=512: does not divide the 256 channels'),
+    (dict(se_position=['pre']), r"se_position=['pre']: expected one of 'standard', 'pre'"),
     (dict(se_position='middle'), r"se_position='middle': expected one of 'standard', 'pre'"),
 ], ids=str)
 def test_settings(route, settings, message, plain):

@@ -35,7 +35,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str:
         return "a legacy (Cadene) SE-ResNet, timm's legacy_seresnet*, which has its stride on conv1"
     depths = [_depth(state_dict, f'layer{stage}') for stage in (1, 2, 3, 4)]
     conv2 = state_dict.get('layer1.0.conv2.weight')
-    if not all(depths) or conv2 is None or conv2.ndim != 4:
+    if not all(depths) or not isinstance(conv2, Tensor) or conv2.ndim != 4:
         return f'no ResNet (its first key is {next(iter(state_dict))!r})'
 
     bottleneck = 'layer1.0.conv3.weight' in state_dict

@@ -23,9 +23,13 @@ from .memory_efficient import set_memory_efficient
 from .recognise import is_se_key
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
-from .weights import map_resnet_weights, map_weights
+from .weights import add_se_weights_, is_plain, map_resnet_weights, map_weights
+from .weights_check import check_weights
 
 __all__ = ['SEResNet']
+
+# What a ResNet has beside its classifier
+_BACKBONE = ('conv1.', 'bn1.', 'maxpool.', 'layer1.', 'layer2.', 'layer3.', 'layer4.')
 
 
 class SEResNet(ResNet):
@@ -56,7 +60,8 @@ class SEResNet(ResNet):
         with init_context:
             super().__init__(*args, **kwargs)
         insert_se_(self, config, convert, neutral=False)
-        set_memory_efficient(self, memory_efficient)
+        if memory_efficient:
+            set_memory_efficient(self)
         if type(self.bn1) is nn.BatchNorm2d:
             # What timm's reparameterize_model() looks for. On the object: what replaces it (SyncBatchNorm, a frozen
             # BatchNorm) has it no more and stays, and for everybody else this is a BatchNorm2d.
@@ -67,7 +72,8 @@ class SEResNet(ResNet):
 
         A strict call checks every key and shape first: what is refused leaves the model unchanged.
         """
-        if strict:
+        # What renames keys while they are loaded makes the rest impossible to check before.
+        if strict and not any(m._load_state_dict_pre_hooks for m in self.modules()):
             state_dict = map_weights(state_dict, self, assign=assign)
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -75,12 +81,12 @@ class SEResNet(ResNet):
         # Reached with plain weights by a call that is not strict, or by the load_state_dict() of a module around this
         # one. The dict is torch's own copy, made for this call; it is filled in before the children get their share.
         target = self.state_dict()
-        own = {k: state_dict[prefix + k] for k in target if prefix + k in state_dict}  # torch reports what is not
-        needed = (k for k in target if not (is_se_key(k) or k.startswith('fc.') or k.endswith('_tracked')))
-        if not any(map(is_se_key, own)) and own.keys() >= set(needed):
-            assign = local_metadata.get('assign_to_params_buffers', False)
-            mapped = map_weights(own, self, adaptable=True, assign=assign)
-            state_dict.update((prefix + k, v) for k, v in mapped.items())
+        own = {k: state_dict[prefix + k] for k in target if prefix + k in state_dict}
+        needed = {k for k in target if k.startswith(_BACKBONE) and not (is_se_key(k) or k.endswith('_tracked'))}
+        if is_plain(own) and own.keys() >= needed:
+            check_weights(own, {k: target[k] for k in own})  # torch reports what is missing beside the backbone
+            add_se_weights_(own, self, local_metadata.get('assign_to_params_buffers', False))
+            state_dict.update((prefix + k, v) for k, v in own.items())
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 

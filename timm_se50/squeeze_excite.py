@@ -36,7 +36,10 @@ class SEConfig:
 
     def __post_init__(self):
         stages = tuple(self.stages) if isinstance(self.stages, (list, tuple)) else ()
-        if not stages or any(s not in (1, 2, 3, 4) for s in stages) or any(a >= b for a, b in zip(stages, stages[1:])):
+        if (
+            not stages or any(type(s) is not int or s not in (1, 2, 3, 4) for s in stages)
+            or any(a >= b for a, b in zip(stages, stages[1:]))
+        ):
             raise ValueError(
                 f'se_stages={self.stages!r}: expected a non-empty, ascending sequence of stages from 1 to 4, '
                 'for example (3, 4).')
@@ -48,7 +51,7 @@ class SEConfig:
                 f'one for each of se_stages={stages}.')
         if any(isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in each):
             raise ValueError(f'se_reduction={self.reduction!r}: expected ints of at least 1, for example 16.')
-        if self.position not in POSITIONS:
+        if self.position not in tuple(POSITIONS):
             raise ValueError(f'se_position={self.position!r}: expected one of {", ".join(map(repr, POSITIONS))}.')
         object.__setattr__(self, 'stages', stages)
         object.__setattr__(self, 'reduction', reduction)
@@ -87,8 +90,20 @@ class SEModule(nn.Module):
         self.fc1 = nn.Conv2d(channels, channels // reduction, kernel_size=1, **dd)
         self.act = nn.ReLU(inplace=True)
         self.fc2 = nn.Conv2d(channels // reduction, channels, kernel_size=1, **dd)
+        self._init_weights()
+
+    def _init_weights(self) -> None:
         for fc in (self.fc1, self.fc2):  # as timm's ResNet.init_weights() does for every convolution
             nn.init.kaiming_normal_(fc.weight, mode='fan_out', nonlinearity='relu')
+
+    def _apply(self, fn, recurse=True):
+        was_meta = self.fc1.weight.is_meta
+        super()._apply(fn, recurse)
+        if was_meta and not self.fc1.weight.is_meta:  # to_empty(): a plain ResNet's weights would leave it so
+            for fc in (self.fc1, self.fc2):
+                fc.reset_parameters()
+            self._init_weights()
+        return self
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The gate, (N, C, 1, 1), of an input of (N, C, H, W)."""

@@ -1,4 +1,5 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
 from .squeeze_excite import SEConfig, SEModule
-from .weights import LINEAR_NORMS, neutral_weights
+from .weights import doubling_problem, neutral_weights
 
 __all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
 
@@ -69,16 +70,17 @@ def insert_se_(
     """Put SE into the blocks of a model, each made an SE block by `convert`; all checks come first."""
     _check_model(model)
     found = []
+    scales_norm = neutral and config.position == 'standard'
     for stage, reduction in config.stage_reductions():
         layer = getattr(model, f'layer{stage}', None)
         if not isinstance(layer, nn.Module) or not any(layer.children()):
             raise ValueError(f'se_stages={config.stages}: the {type(model).__name__} has no blocks in layer{stage}.')
         for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
             block = cast(nn.Module, block)
-            _check_block(f'layer{stage}.{name}', block, neutral and config.position == 'standard')
+            _check_block(f'layer{stage}.{name}', block, scales_norm)
             found.append((layer, name, block, _make_se(cast(Bottleneck, block), reduction, config.position)))
 
-    _check_shared([block for _, _, block, _ in found])
+    _check_shared(model, [block for _, _, block, _ in found], scales_norm)
 
     for layer, name, block, se in found:
         block = convert(block)
@@ -113,12 +115,17 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError('The model is sharded; put SE in before fully_shard().')
 
 
-def _check_shared(blocks: list[nn.Module]) -> None:
-    modules = [*blocks, *(getattr(block, _SE_CLASSES[type(block)].last_norm) for block in blocks)]
-    if len(set(map(id, modules))) < len(modules):
+def _check_shared(model: nn.Module, blocks: list[nn.Module], scales_norm: bool) -> None:
+    if len(set(map(id, blocks))) < len(blocks):
+        raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
+    norms = [getattr(block, _SE_CLASSES[type(block)].last_norm) for block in blocks]
+    uses = Counter(id(child) for m in {m for b in blocks for m in b.modules()} for child in m._modules.values())
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    shared = any(uses[id(n)] > 1 or any(owners[id(p)] > 1 for p in n.parameters()) for n in norms)
+    if shared and scales_norm:
         raise ValueError(
-            'Two of the blocks are one module, or share their last norm, which would be doubled twice. '
-            'Give each its own, for example copy.deepcopy(block).')
+            'The last norm of a block, or its weight or bias, is used elsewhere too, where it must not be doubled. '
+            'Give each block its own, for example copy.deepcopy(block), or use another se_position.')
 
 
 def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
@@ -135,9 +142,11 @@ def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
         raise ValueError(
             f'{name} has a forward of its own that hides the one of its class, so SE would never run; '
             'remove it first (del block.forward), or put SE in before it is set.')
-    norm = getattr(block, _SE_CLASSES[type(block)].last_norm)
-    linear = isinstance(norm, LINEAR_NORMS) and isinstance(getattr(norm, 'act', None), (nn.Identity, type(None)))
-    if scales_norm and not (linear and norm.weight is not None and not hasattr(norm, 'parametrizations')):
-        raise ValueError(
-            f'{name}: its last norm, {norm}, has no weight and bias that could be doubled to make up for a gate of '
-            "0.5. Use another se_position ('pre', 'post' or 'identity'), which is neutral without that.")
+    for part in ('conv1', _SE_CLASSES[type(block)].last_conv):
+        if not hasattr(getattr(block, part), 'out_channels'):
+            raise ValueError(
+                f'{name}.{part} is a {type(getattr(block, part)).__name__}; expected a convolution, whose channels and '
+                'dtype SE takes.')
+    problem = doubling_problem(name, getattr(block, _SE_CLASSES[type(block)].last_norm))
+    if problem and scales_norm:
+        raise ValueError(problem)

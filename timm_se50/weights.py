@@ -4,23 +4,41 @@ The standard position: with `fc2` zero the gate is sigmoid(0) = 0.5, exactly, an
 Twice the weight and bias of the norm before it make up for that, exactly, since a factor of two changes no mantissa:
 `0.5 * (2 * norm(x)) == norm(x)`. The other positions follow no norm; their gate is 2 * sigmoid (see SEModule).
 """
-from collections.abc import Mapping
-from typing import cast
+from collections import OrderedDict
+from collections.abc import Container, Mapping
+from typing import Any, cast
 
 import torch
+from timm.layers import RmsNorm2d, SimpleNorm2d
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from .bottleneck import SEBlock
 from .recognise import is_se_key, recognise
 from .squeeze_excite import POSITIONS, SEModule
+from .weights_check import check_weights
 
-__all__ = ['LINEAR_NORMS', 'clean_weights', 'map_resnet_weights', 'map_weights', 'neutral_weights']
+__all__ = [
+    'add_se_weights_', 'clean_weights', 'doubling_problem', 'is_plain', 'map_resnet_weights', 'map_weights',
+    'neutral_weights']
 
 # Norms whose output is linear in their weight and bias, so that doubling both doubles it.
-LINEAR_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d)
+LINEAR_NORMS = (
+    nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d, RmsNorm2d, SimpleNorm2d)
 # What DDP, torch.compile and a wrapper with a `model` attribute put before each key.
 _PREFIXES = ('module.', '_orig_mod.', 'model.')
+# What torch's activation checkpointing puts into the names of modules, and takes out of those of weights.
+_CHECKPOINT_WRAPPER = '_checkpoint_wrapped_module'
+
+
+def doubling_problem(name: str, norm: Any) -> str | None:
+    """Why the output of a block's last norm does not double with its weight and bias, None if it does."""
+    linear = isinstance(norm, LINEAR_NORMS) and isinstance(getattr(norm, 'act', None), (nn.Identity, type(None)))
+    if linear and norm.weight is not None and not hasattr(norm, 'parametrizations'):
+        return None
+    return (
+        f'{name}: its last norm, {norm}, has no weight and bias that could be doubled to make up for a gate of '
+        "0.5. Use another se_position ('pre', 'post' or 'identity'), which is neutral without that.")
 
 
 def neutral_weights(block: SEBlock, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,7 +55,9 @@ def neutral_weights(block: SEBlock, weights: Mapping[str, Tensor]) -> dict[str, 
     neutral = {k: torch.zeros_like(weights[k]) for k in (f'{se}.fc2.weight', f'{se}.fc2.bias')}
     if block.se_position == 'standard':
         norm = block.last_norm
-        neutral |= {k: 2 * weights[k] for k in (f'{norm}.weight', f'{norm}.bias') if k in weights}
+        neutral |= {
+            k: 2 * v for k, v in weights.items()  # a split BatchNorm has more than one of each
+            if k.startswith(f'{norm}.') and k.endswith(('.weight', '.bias'))}
     return neutral
 
 
@@ -57,7 +77,9 @@ def map_resnet_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
         A new dict for `model.load_state_dict()`. It shares its tensors with `state_dict` and `model`.
 
     Raises:
-        RuntimeError: A key or a shape is not the model's. The message names it and says what the file looks like.
+        RuntimeError: A key or a shape is not the model's, or a norm of the model cannot make up for a neutral gate.
+            The message names it and says what the file looks like.
+        TypeError: It is no state dict.
     """
     return map_weights(state_dict, model, adaptable=True)
 
@@ -73,17 +95,40 @@ def map_weights(
     With `assign` the tensors are to become the model's parameters, as `load_state_dict(assign=True)` has it: those of
     the SE modules then come out with the device and dtype of the block's other weights.
     """
-    mapped, target = clean_weights(state_dict), model.state_dict()
-    plain = not any(map(is_se_key, mapped))
-    _check(mapped, target, plain, adaptable)
-    if plain:
-        for name, block in model.named_modules():
-            if isinstance(block, SEBlock):
-                weights = {k.removeprefix(f'{name}.'): v for k, v in mapped.items() if k.startswith(f'{name}.')}
-                weights |= _se_weights(block, weights['conv1.weight'] if assign else None)
-                weights |= neutral_weights(block, weights)
-                mapped |= {f'{name}.{k}': v for k, v in weights.items()}
+    target = model.state_dict()
+    mapped = clean_weights(state_dict, {k for k, v in target.items() if not _is_weight(v)})
+    metadata = getattr(mapped, '_metadata', {})
+    for key in target.keys() ^ mapped.keys():
+        module, _, name = key.rpartition('.')
+        if name == 'num_batches_tracked' and f'{module}.running_mean' in target:
+            if key in mapped:
+                del mapped[key]  # a frozen BatchNorm counts no batches
+            else:
+                metadata.pop(module, None)  # of no version, as before torch 0.4.1: BatchNorm fills it in by itself
+    first_convs = getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1'
+    check_weights(mapped, target, adaptable, first_convs)
+    if is_plain(mapped):
+        add_se_weights_(mapped, model, assign)
     return mapped
+
+
+def is_plain(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are weights of a network without SE."""
+    return not any(map(is_se_key, weights))
+
+
+def add_se_weights_(weights: dict[str, Tensor], model: nn.Module, assign: bool = False) -> None:
+    """Put the weights of neutral SE modules into those of the plain network, and what makes up for the gates."""
+    for name, block in model.named_modules():
+        if isinstance(block, SEBlock):
+            name = '.'.join(part for part in name.split('.') if part != _CHECKPOINT_WRAPPER)
+            problem = doubling_problem(name, getattr(block, block.last_norm))
+            if problem and block.se_position == 'standard':
+                raise RuntimeError(problem)
+            own = {k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')}
+            own |= _se_weights(block, own['conv1.weight'] if assign else None)
+            own |= neutral_weights(block, own)
+            weights |= {f'{name}.{k}': v for k, v in own.items()}
 
 
 def _se_weights(block: SEBlock, like: Tensor | None) -> dict[str, Tensor]:
@@ -96,54 +141,46 @@ def _se_weights(block: SEBlock, like: Tensor | None) -> dict[str, Tensor]:
     return {f'{name}.{k}': v if like is None else v.to(like) for k, v in se.state_dict().items()}
 
 
-def clean_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy a state dict, less prefixes. Raises a RuntimeError where a value is no weight."""
-    cleaned = {}
+def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) -> OrderedDict[str, Tensor]:
+    """Copy a state dict, less prefixes.
+
+    Args:
+        state_dict: Weights by key.
+        others: Keys that hold something else than a weight in the model, and may do so here.
+
+    Raises:
+        RuntimeError: Another value is no weight.
+        TypeError: It is no dict.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f'Expected a state dict, got a {type(state_dict).__name__}; timm.models.load_state_dict() reads one from a '
+            'file.')
+    cleaned: OrderedDict[str, Tensor] = OrderedDict()
     for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise RuntimeError(
-                f'{key!r} holds a {type(value).__name__}, not a tensor: this is {recognise(state_dict)}. '
-                "Pass the state dict inside it, for example checkpoint['state_dict'].")
-        if not value.is_floating_point() and not key.endswith('num_batches_tracked'):
-            raise RuntimeError(f'{key!r} has dtype {value.dtype}; expected floating-point weights.')
-        while key.startswith(_PREFIXES):
-            key = key.partition('.')[2]
-        cleaned[key] = value
+        name = _without_prefixes(key)
+        if name not in others and not _is_weight(value):
+            if not isinstance(value, Tensor):
+                raise RuntimeError(
+                    f'{key!r} holds a {type(value).__name__}, not a tensor: this is {recognise(state_dict)}. '
+                    "Pass the state dict inside it, for example checkpoint['state_dict'].")
+            if key == 'n_averaged':  # of torch's AveragedModel
+                continue
+            if not key.endswith('num_batches_tracked'):
+                raise RuntimeError(f'{key!r} has dtype {value.dtype}; expected floating-point weights.')
+        cleaned[name] = value
+    if hasattr(state_dict, '_metadata'):  # the version of each module, which its load_state_dict() goes by
+        cleaned._metadata = {  # type: ignore[attr-defined]
+            _without_prefixes(f'{k}.')[:-1]: dict(v) for k, v in state_dict._metadata.items()}
     return cleaned
 
 
-def _check(source: Mapping[str, Tensor], target: Mapping[str, Tensor], plain: bool, adaptable: bool) -> None:
-    """Raise a RuntimeError for the first key or shape of `source` that is not that of `target`."""
-    def adapted(key):
-        return adaptable and key.startswith('fc.')
-
-    expected = {k: tuple(v.shape) for k, v in target.items() if not (plain and is_se_key(k))}
-    classifier_problems = []
-    for key, shape in expected.items():
-        if key not in source:
-            # for files older than torch 0.4.1, BatchNorm fills num_batches_tracked in by itself
-            if not adapted(key) and not key.endswith('num_batches_tracked'):
-                _refuse(f'{key!r} is missing', source, target)
-            continue
-        found = tuple(source[key].shape)
-        if adaptable and key == 'conv1.weight':
-            found, shape = (found[:1] + found[2:]), (shape[:1] + shape[2:])
-        if found != shape:
-            problem = f'{key!r} has shape {tuple(source[key].shape)}, expected {tuple(target[key].shape)}'
-            if not key.startswith('fc.'):
-                _refuse(problem, source, target)
-            classifier_problems.append(problem)
-    for key in source:
-        if key not in expected and not adapted(key):
-            _refuse(f'{key!r} is no key of the model', source, target)
-    if classifier_problems and not adaptable:  # and all else fits
-        raise RuntimeError(
-            f'{classifier_problems[0]}. The classifier of the weights is for another num_classes or global_pool. '
-            'Create the model with those of the weights; model.reset_classifier() gives it a new one afterwards.')
+def _without_prefixes(key: str) -> str:
+    while key.startswith(_PREFIXES):
+        key = key.partition('.')[2]
+    return key
 
 
-def _refuse(problem: str, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    raise RuntimeError(
-        f'{problem}. The weights look like {recognise(source)}; the model is {recognise(target)}. '
-        'Use weights of the same architecture (a plain ResNet or one with the same SE settings), '
-        'or create the model with the settings of the weights.')
+def _is_weight(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+

@@ -1,0 +1,165 @@
+"""What timm's own resnet50 or seresnet50 can load, these models can, with the same result."""
+import copy
+from functools import partial
+
+import pytest
+import timm
+import torch
+from helpers import changed, shake_
+from timm.layers import BatchNormAct2d, RmsNorm2d, freeze_batch_norm_2d
+from timm.models.resnet import BasicBlock
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.optim.swa_utils import AveragedModel
+
+from timm_se50 import map_resnet_weights
+from timm_se50.bottleneck import SEBottleneck
+
+
+@pytest.fixture
+def model(route):
+    return timm.create_model(f'se_resnet50_{route}').eval()
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_plain_weights_into_a_frozen_model(model, plain, plain_weights, images, strict):
+    """A frozen BatchNorm counts no batches; the file of an ordinary one says how many there were."""
+    freeze_batch_norm_2d(model).load_state_dict(plain_weights, strict=strict)
+    assert torch.equal(model(images), freeze_batch_norm_2d(plain)(images))
+
+
+def test_weights_of_before_freezing(model):
+    before = copy.deepcopy(shake_(model).state_dict())
+    freeze_batch_norm_2d(model).load_state_dict(before)
+    assert {k for k in changed(model, before) if not k.endswith('num_batches_tracked')} == set()
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_with_a_module_of_the_users_own(model, plain, plain_weights, images, strict):
+    """The usual reason for strict=False. What plain weights do not have is missing, and the rest is mapped."""
+    model.aux = nn.Linear(1024, 10)
+    model.register_buffer('label_map', torch.arange(1000))
+    if strict:
+        with pytest.raises(RuntimeError, match="'label_map' is missing"):
+            model.load_state_dict(plain_weights)
+    else:
+        result = model.load_state_dict(plain_weights, strict=False)
+        assert sorted(result.missing_keys) == ['aux.bias', 'aux.weight', 'label_map']
+        assert torch.equal(model(images), plain(images))
+    model.load_state_dict(copy.deepcopy(model.state_dict()))
+
+
+class Versioned(nn.Linear):
+    """A layer that migrates weights of its first version, whose sign was another."""
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, *args):
+        if metadata.get('version', 1) < 2:
+            state_dict[f'{prefix}weight'] = -state_dict[f'{prefix}weight']
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
+
+    def get_extra_state(self):
+        return {'seen': 3}
+
+    def set_extra_state(self, state):
+        assert state == {'seen': 3}
+
+
+@pytest.mark.parametrize('wrap', [nn.Identity(), nn.DataParallel], ids=['', 'module.'])
+def test_versions_and_extra_state_go_along(model, wrap):
+    model.fc = Versioned(2048, 10)
+    state = (wrap(model) if wrap is nn.DataParallel else model).state_dict()
+    expected = model.fc.weight.clone()
+    model.load_state_dict(state)
+    assert torch.equal(model.fc.weight, expected)
+    old = {k.removeprefix('module.'): v for k, v in state.items()}  # no versions
+    model.load_state_dict(old)
+    assert torch.equal(model.fc.weight, -expected)
+
+
+def test_counts_that_a_versioned_file_lacks(model, plain, plain_weights, images):
+    weights = copy.copy(plain_weights)
+    for key in [k for k in weights if k.endswith('num_batches_tracked')]:
+        del weights[key]
+    assert weights._metadata['bn1']['version'] == 2
+    model.load_state_dict(weights)
+    assert torch.equal(model(images), plain(images))
+
+
+def test_counts_of_one_dimension(model, plain, plain_weights, images):
+    model.load_state_dict({k: v[None] if k.endswith('_tracked') else v for k, v in plain_weights.items()})
+    assert torch.equal(model(images), plain(images))
+
+
+def test_an_averaged_model(model, plain, images):
+    model.load_state_dict(AveragedModel(plain).state_dict())
+    assert torch.equal(model(images), plain(images))
+
+
+def test_in_activation_checkpointing(model, plain, plain_weights, images):
+    apply_activation_checkpointing(model, check_fn=lambda m: isinstance(m, SEBottleneck))
+    model.load_state_dict(plain_weights)
+    assert torch.equal(model(images), plain(images))
+
+
+def test_a_hook_that_renames_keys(model):
+    def rename(module, state_dict, prefix, *args):
+        for key in [k for k in state_dict if k.startswith('backbone.')]:
+            state_dict[key.removeprefix('backbone.')] = state_dict.pop(key)
+    state = {f'backbone.{k}': v + 1 for k, v in model.state_dict().items()}
+    model.register_load_state_dict_pre_hook(rename)
+    model.load_state_dict(state)
+    assert changed(model, {k.removeprefix('backbone.'): v for k, v in state.items()}) == []
+
+
+def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
+    """SE gets weights although a plain ResNet has none for it."""
+    with torch.device('meta'):
+        model = timm.create_model(f'se_resnet50_{route}')
+    torch.manual_seed(0)
+    model.to_empty(device='cpu').load_state_dict(plain_weights)
+    fc1 = model.layer4[0].se.fc1
+    assert fc1.weight.std().item() == pytest.approx((2 / fc1.out_channels) ** 0.5, rel=0.05)
+    assert torch.equal(model.eval()(images), plain(images))
+
+
+def test_the_first_convolution_that_the_pretrained_cfg_names(route, images):
+    stem = dict(stem_type='deep', stem_width=32, avg_down=True, in_chans=1, layers=(1, 1, 1, 1))
+    weights = timm.create_model('resnet50', **stem | dict(in_chans=3)).state_dict()
+    ours, plain = (timm.create_model(
+        name, pretrained=True, pretrained_cfg_overlay=dict(state_dict=weights, first_conv='conv1.0'), **stem).eval()
+        for name in (f'se_resnet50_{route}', 'resnet50'))
+    assert torch.equal(ours(images[:, :1]), plain(images[:, :1]))
+
+
+def test_basic_blocks(route, images):
+    ours, plain = (timm.create_model(name, block=BasicBlock, layers=(1, 1, 1, 1), zero_init_last=False).eval()
+                   for name in (f'se_resnet50_{route}', 'resnet50'))
+    ours.load_state_dict(plain.state_dict())
+    assert torch.equal(ours(images), plain(images))
+
+
+@pytest.mark.parametrize('norm_layer', [
+    partial(BatchNormAct2d, act_layer=nn.SiLU), partial(nn.BatchNorm2d, affine=False), RmsNorm2d],
+    ids=['activation', 'BatchNorm2d', 'RmsNorm2d'])
+def test_norms(route, images, norm_layer):
+    """Where the norm cannot make up for the gate, plain weights are refused, as `replace_blocks_` refuses the model."""
+    settings = dict(norm_layer=norm_layer, layers=(1, 1, 1, 1), zero_init_last=False)
+    plain = timm.create_model('resnet50', **settings).eval()
+    ours = timm.create_model(f'se_resnet50_{route}', **settings).eval()
+    if norm_layer is not RmsNorm2d:
+        before = copy.deepcopy(ours.state_dict())
+        for load in (ours.load_state_dict, partial(ours.load_state_dict, strict=False),
+                     lambda weights: map_resnet_weights(weights, ours)):
+            with pytest.raises(RuntimeError, match=r'(?s)layer1\.0: its last norm.*Use another se_position'):
+                load(plain.state_dict())
+        assert changed(ours, before) == []
+        ours = timm.create_model(f'se_resnet50_{route}', se_position='post', **settings).eval()
+    ours.load_state_dict(plain.state_dict())
+    assert torch.equal(ours(images), plain(images))
+
+
+@pytest.mark.parametrize('given', [None, 'model.pth', nn.Linear(1, 1)], ids=str)
+def test_what_is_no_state_dict(model, given):
+    with pytest.raises(TypeError, match=rf'Expected a state dict, got a {type(given).__name__}'):
+        model.load_state_dict(given)

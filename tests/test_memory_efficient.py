@@ -1,10 +1,12 @@
 """memory_efficient=True: the same training with fewer bytes saved, and the plain path where it does not apply."""
 import copy
 import pickle
+from collections import Counter
 
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 from torch.nn.utils import parametrizations
 from training import saved_bytes
@@ -90,6 +92,8 @@ def test_it_is_off_unless_asked_for_and_can_be_switched_on_a_live_model():
 def test_a_model_without_the_block_is_refused():
     with pytest.raises(ValueError, match=r'The ResNet has no SEBottleneck block; .*replace_blocks_'):
         timm_se50.set_memory_efficient(timm.create_model('resnet18'))
+    with pytest.raises(ValueError, match=r'The DenseNet has no SEBottleneck block'):  # whose layers have that name
+        timm_se50.set_memory_efficient(torchvision.models.densenet121(weights=None))
 
 
 def test_bytes_saved_are_at_most_three_quarters_of_a_plain_resnet50():
@@ -127,6 +131,11 @@ FALLBACKS = {
     'cumulative average': ({}, each(nn.BatchNorm2d, lambda n: setattr(n, 'momentum', None))),
     'no running statistics': ({}, lambda m: replace_norms(m, lambda c: nn.BatchNorm2d(c, track_running_stats=False))),
     'no affine': ({}, lambda m: replace_norms(m, lambda c: nn.BatchNorm2d(c, affine=False))),
+    'no bias': ({}, each(nn.BatchNorm2d, lambda n: n.register_parameter('bias', None))),
+    'batches not counted': ({}, each(nn.BatchNorm2d, lambda n: n.register_buffer('num_batches_tracked', None))),
+    'SE without bias': ({}, each(timm_se50.SEModule, lambda s: s.fc2.register_parameter('bias', None))),
+    'SE in groups': ({}, each(timm_se50.SEModule, lambda s: setattr(s, 'fc1', nn.Conv2d(
+        s.fc1.in_channels, s.fc1.out_channels, 1, groups=2)))),
     'a subclass of BatchNorm': ({}, lambda m: replace_norms(m, OwnNorm)),
     'GroupNorm': ({'norm_layer': 'groupnorm'}, None),
     'GELU': ({'act_layer': 'gelu'}, None),
@@ -152,6 +161,25 @@ def test_where_it_does_not_apply_the_plain_path_runs_bit_for_bit(name):
     assert plain.keys() == efficient.keys()
     assert all(torch.equal(plain[k], efficient[k]) for k in plain)
     assert saved(models[0]) == saved(models[1])
+
+
+def test_hooks_run_on_every_submodule():
+    """Each as often as in the plain path, also those on the identities that stand where nothing is wanted."""
+    counts = []
+    for model in pair():
+        count = Counter()
+        for name, module in model.named_modules():
+            if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)):  # a hook there has the plain path run
+                module.register_forward_hook(lambda *args, name=name, count=count: count.update([name]))
+        step(model)
+        counts.append(count)
+    assert counts[0] == counts[1]
+    assert counts[1]['layer2.0.aa'] == counts[1]['layer2.0.drop_block'] == 1
+
+
+def test_on_meta():
+    with torch.device('meta'):
+        assert make(memory_efficient=True)(torch.empty(2, 3, 64, 64)).shape == (2, 10)
 
 
 def test_sync_batch_norm_and_a_single_image_fall_back():

@@ -124,3 +124,11 @@ def test_second_derivative_is_refused(kind):
     output = tail(*tail.inputs(torch.contiguous_format)).square().sum()
     with pytest.raises(RuntimeError, match=r'no second derivative.*set_memory_efficient\(model, False\)'):
         torch.autograd.grad(output, list(tail.parameters()), create_graph=True)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_batched_gradients_are_refused(kind):
+    tail = Tail(kind)
+    output = tail(*tail.inputs(torch.contiguous_format))
+    with pytest.raises(RuntimeError, match=r'no rule for is_grads_batched=True.*set_memory_efficient\(model, False\)'):
+        torch.autograd.grad(output, list(tail.parameters()), torch.ones(2, *output.shape), is_grads_batched=True)

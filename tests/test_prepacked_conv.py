@@ -38,7 +38,7 @@ def check(conv, x):
 
 
 def is_packed(conv):
-    return conv._packed[1] is not None and conv._packed[1].is_mkldnn
+    return conv._packed is not None and conv._packed.weight.is_mkldnn
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def test_follows_the_size():
     conv = make(kernel_size=3, padding=1)
     for n, size in ((1, 7), (8, 7), (1, 56), (8, 56), (1, 7)):
         check(conv, make_input(n, size))
-        assert conv._packed[0][0] == (n, 32, size, size + 1)
+        assert conv._packed.input_size == (n, 32, size, size + 1)
 
 
 @torch.no_grad()
@@ -81,12 +81,45 @@ def test_follows_the_weight(change_):
 
 
 @torch.no_grad()
+def test_follows_weights_that_come_and_go():
+    """One that is made after another is gone often has its address, and no change of either was counted."""
+    conv, x, addresses = make(), make_input(), set()
+    for i in range(20):
+        weight = torch.randn(64, 32, 1, 1, generator=torch.Generator().manual_seed(i))
+        addresses.add(weight.data_ptr())
+        out = torch.func.functional_call(conv, {'weight': weight}, (x,))
+        torch.testing.assert_close(out, nn.functional.conv2d(x, weight, conv.bias))
+        del weight
+    assert len(addresses) < 20
+
+
+@torch.no_grad()
+def test_bias_with_gaps():
+    conv, x = make(), make_input()
+    conv.bias = nn.Parameter(torch.randn(64, 3)[:, 1])
+    check(conv, x)
+    assert is_packed(conv)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['weight', 'bias'])
+def test_nan_comes_through_the_relu(name):
+    conv, x = make(relu=True), make_input()
+    check(conv, x)
+    getattr(conv, name).view(64, -1)[5, 0] = float('nan')
+    out = conv(x)
+    assert out[:, 5].isnan().all()
+    assert not out[:, :5].isnan().any()
+    assert (out[:, :5] >= 0).all()
+
+
+@torch.no_grad()
 def test_reorders_once():
     conv, x = make(), make_input()
     first = conv(x)
-    packed = conv._packed[1]
+    packed = conv._packed.weight
     assert torch.equal(conv(x), first)
-    assert conv._packed[1] is packed
+    assert conv._packed.weight is packed
 
 
 @torch.no_grad()

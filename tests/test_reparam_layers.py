@@ -89,6 +89,19 @@ def test_changed_module_stays(block, name, change_):
     check(block, block.fuse())
 
 
+@pytest.mark.parametrize('settings', [
+    dict(kernel_size=1, stride=2), dict(kernel_size=3, padding=1), dict(kernel_size=1, padding=1, stride=2)], ids=str)
+def test_squeeze_stays_behind_a_convolution_that_does_not_commute_with_the_mean(block, settings):
+    block.conv3 = nn.Conv2d(128, 512, bias=False, **settings).double()
+    block.conv2.stride = (2, 2) if settings.get('stride', 1) == 1 else (1, 1)
+    if settings.get('padding') and settings['kernel_size'] == 1:
+        block.conv2.padding = (0, 0)
+    fused = block.fuse()
+    assert type(fused) is type(block)
+    assert norms(fused) == []
+    check(block, fused)
+
+
 def test_frozen_parameters_stay_frozen(block):
     block.requires_grad_(False)
     block.conv2.requires_grad_(True)

@@ -10,7 +10,7 @@ from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
 from .memory_efficient_norm import norm_relu_conv, norm_se_add_relu
 from .recorded import is_transformed
 from .squeeze_excite import SEModule
-from .stock import is_stock, is_stock_conv
+from .stock import is_pointwise, is_stock, is_stock_conv
 
 if TYPE_CHECKING:
     from .bottleneck import SEBottleneck
@@ -34,12 +34,14 @@ def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
     Raises:
         ValueError: The model has no such block.
     """
-    blocks = [m for m in model.modules() if hasattr(m, 'memory_efficient')]
+    from .bottleneck import SEBottleneck  # which imports this module
+
+    blocks = [m for m in model.modules() if isinstance(m, SEBottleneck)]
     if not blocks:
         raise ValueError(
             f'The {type(model).__name__} has no SEBottleneck block; put SE in first, with replace_blocks_(model).')
     for block in blocks:
-        block.memory_efficient = enable  # type: ignore[assignment]
+        block.memory_efficient = enable
 
 
 def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
@@ -49,12 +51,13 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     # what records or transforms, and subclasses of Tensor, see through the plain path only
     if type(x) is not Tensor or is_transformed():
         return False
-    if torch_module._has_any_global_hook():
+    if torch_module._has_any_global_hook() or not torch.amp.is_autocast_available(x.device.type):
         return False
     se = block.se
     return (
         _is_norm(block.bn3) and is_stock(block.act3, nn.ReLU) and is_stock(se, SEModule) and se.gate_scale == 1.0
-        and is_stock(se.fc1, nn.Conv2d) and is_stock(se.fc2, nn.Conv2d) and is_stock(se.act, nn.ReLU)
+        and all(is_pointwise(fc) and fc.groups == 1 and fc.bias is not None for fc in (se.fc1, se.fc2))
+        and is_stock(se.act, nn.ReLU)
         and (block.drop_path is None or is_stock(block.drop_path, DropPath))
         and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
     )
@@ -65,7 +68,7 @@ def forward(block: 'SEBottleneck', x: Tensor) -> Tensor:
     conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se)
     z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
     gram = _is_gram_cheap(conv, z)
-    if not gram and type(block.drop_block) is type(block.aa) is nn.Identity:
+    if not gram and is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):
         z = _norm_relu_conv(z, block.bn2, block.act2, conv)
     else:
         z = block.act2(block.drop_block(block.bn2(z)))
@@ -101,7 +104,8 @@ def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:
     """A BatchNorm in training mode, its parameters in full precision."""
     return (
         is_stock(norm, nn.BatchNorm2d)
-        and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+        and norm.training and norm.track_running_stats and norm.momentum is not None
+        and not any(v is None for v in (*norm._parameters.values(), *norm._buffers.values()))
         and norm.weight.dtype in (torch.float32, torch.float64))
 
 
@@ -113,8 +117,7 @@ def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
     """
     return (
         x.device.type != 'mps'  # which has no float64
-        and is_stock(conv, nn.Conv2d) and conv.bias is None and conv.groups == 1
-        and conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
+        and is_pointwise(conv) and conv.bias is None and conv.groups == 1
         and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
 
 

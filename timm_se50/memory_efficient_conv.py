@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .memory_efficient_gate import excite, excite_backward, refuse_second_derivative
+from .memory_efficient_gate import excite, excite_backward, refuse_unknown_backward
 from .squeeze_excite import SEModule
 
 __all__ = ['conv_norm', 'conv_norm_se_add_relu']
@@ -65,7 +65,7 @@ class _ConvNormSEAddReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        refuse_second_derivative()
+        refuse_unknown_backward(d_out)
         h, out, weight, gamma, beta, weight1, weight2, *stats, mean_x, hidden, gate, keep = ctx.saved_tensors
         stats = _Statistics(*stats)
         with torch.autocast(h.device.type, enabled=False):
@@ -92,7 +92,7 @@ class _ConvNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        refuse_second_derivative()
+        refuse_unknown_backward(d_out)
         h, weight, gamma, *stats = ctx.saved_tensors
         stats = _Statistics(*stats)
         with torch.autocast(h.device.type, enabled=False):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['Gradients', 'excite', 'excite_backward', 'refuse_second_derivative']
+__all__ = ['Gradients', 'excite', 'excite_backward', 'refuse_unknown_backward']
 
 
 class Gradients(NamedTuple):
@@ -81,9 +81,13 @@ def excite_backward(
         ))
 
 
-def refuse_second_derivative() -> None:
-    """Raise a RuntimeError in a backward that a second derivative is to be taken of: these are written by hand."""
-    if torch.is_grad_enabled():  # as under create_graph=True only
-        raise RuntimeError(
-            'memory_efficient=True has no second derivative, and backward was called with create_graph=True. '
-            'Call timm_se50.set_memory_efficient(model, False) before the forward pass.')
+def refuse_unknown_backward(d_out: Tensor) -> None:
+    """Raise a RuntimeError in a backward that is asked for more than gradients: these are written by hand."""
+    for asked, what in (
+        (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
+        (torch._C._functorch.is_legacy_batchedtensor(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
+    ):
+        if asked:
+            raise RuntimeError(
+                f'memory_efficient=True has no {what}. '
+                'Call timm_se50.set_memory_efficient(model, False) before the forward pass.')

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from .memory_efficient_gate import excite, excite_backward, refuse_second_derivative
+from .memory_efficient_gate import excite, excite_backward, refuse_unknown_backward
 from .squeeze_excite import SEModule
 
 __all__ = ['norm_relu_conv', 'norm_se_add_relu']
@@ -43,14 +43,12 @@ class _NormReLUConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        refuse_second_derivative()
+        refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd = ctx.saved_tensors
         needs_z, needs_gamma, needs_beta, needs_weight = ctx.needs_input_grad[:4]
         d_z = d_gamma = d_beta = None
         with torch.autocast(z.device.type, enabled=False):
-            scale = gamma * invstd
-            a, b = (t.to(z.dtype)[:, None, None] for t in (scale, beta - mean * scale))
-            h = torch.addcmul(b, z, a).relu_()
+            h = _normalized(z, mean, invstd, gamma, beta).relu_()
             needs_h = needs_z or needs_gamma or needs_beta
             g, d_weight, _ = torch.ops.aten.convolution_backward(
                 d_out, h, weight.to(h.dtype), None, *ctx.conv_args, (needs_h, needs_weight, False))
@@ -79,15 +77,30 @@ class _NormSEAddReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        refuse_second_derivative()
+        refuse_unknown_backward(d_out)
         z, out, gamma, beta, weight1, weight2, mean, invstd, mean_x, hidden, gate, keep = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
             g = torch.ops.aten.threshold_backward(d_out, out, 0)
             sum_g = g.sum((2, 3), dtype=mean.dtype)
-            d_z = g * z
-            sum_gx = (d_z.sum((2, 3), dtype=mean.dtype) - mean * sum_g) * invstd
+            x, shift, scale = z, mean, invstd
+            if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
+                x, shift, scale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
+            d_z = g * x
+            sum_gx = (d_z.sum((2, 3), dtype=mean.dtype) - shift * sum_g) * scale
             grads = excite_backward(
                 sum_g, sum_gx, mean_x, hidden, gate, keep, invstd, (gamma, beta), (weight1, weight2), z[0, 0].numel())
-            a, b, k = ((t.to(z.dtype)[..., None, None]) for t in (grads.a, grads.b - grads.k * mean, grads.k))
-            torch.addcmul(b, z, k, out=d_z).addcmul_(g, a)
+            k = grads.k * scale / invstd
+            a, b, k = ((t.to(z.dtype)[..., None, None]) for t in (grads.a, grads.b - k * shift, k))
+            torch.addcmul(b, x, k, out=d_z).addcmul_(g, a)
         return d_z, g, *grads.params, None, None
+
+
+def _normalized(
+        z: Tensor,
+        mean: Tensor,
+        invstd: Tensor,
+        gamma: Tensor | None = None,
+        beta: Tensor | None = None,
+) -> Tensor:
+    """The norm's output again, by what it was computed with."""
+    return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]

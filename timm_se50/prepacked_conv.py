@@ -3,7 +3,8 @@
 `torch.nn.Conv2d` brings its weight into that order in every call. For a ResNet-50 and one image that takes longer than
 all it does beside its convolutions.
 """
-from typing import Any
+import weakref
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import register_notrace_module
@@ -13,6 +14,18 @@ from torch.nn import functional as F
 from .recorded import is_recorded
 
 __all__ = ['PrepackedConv2d']
+
+
+class _Packed(NamedTuple):
+    source: weakref.ref  # the weight it was made of; a tensor made later may have the address of one that is gone
+    state: tuple[int, ...]  # what that and the bias were at the time
+    input_size: torch.Size  # what it was made for
+    weight: torch.Tensor  # in oneDNN's order
+    relu: bool  # whether the ReLU is oneDNN's
+
+
+def _state(*tensors: torch.Tensor | None) -> tuple[int, ...]:
+    return tuple(n for t in tensors if t is not None for n in (t.data_ptr(), t._version))
 
 
 class PrepackedConv2d(nn.Module):
@@ -34,11 +47,11 @@ class PrepackedConv2d(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
         self.relu = relu
-        self._packed: tuple[Any, Any] = (None, None)  # what it was made for, and the weight
+        self._packed: _Packed | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
-            if _is_packable(x, self.weight):
+            if _is_packable(x, self.weight, self.bias):
                 return self._forward_packed(x)
         x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return F.relu_(x) if self.relu else x
@@ -47,20 +60,26 @@ class PrepackedConv2d(nn.Module):
     def _forward_packed(self, x: torch.Tensor) -> torch.Tensor:
         # torch.compile's operators: what it makes of a Conv2d for a CPU, with freezing
         geometry = (self.padding, self.stride, self.dilation, self.groups)
-        made_for = (x.shape, self.weight.data_ptr(), self.weight._version)
-        known, weight = self._packed  # one read, so that threads may share the module
-        if known != made_for:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *geometry, x.shape)
-            self._packed = (made_for, weight)
-        attr = 'relu' if self.relu else 'none'
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *geometry, attr, [], '')
+        weight, bias = self.weight, None if self.bias is None else self.bias.contiguous()
+        known = self._packed  # one read, so that threads may share the module
+        state = _state(weight, self.bias)
+        if known is None or known.source() is not weight or known.state != state:
+            # oneDNN's ReLU makes zero of NaN, and so would hide that a network has diverged
+            finite = all(t is None or bool(t.sum().isfinite()) for t in (weight, bias))
+            known = _Packed(weakref.ref(weight), state, torch.Size(), weight, self.relu and finite)
+        if known.input_size != x.shape:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, x.shape)
+            self._packed = known = known._replace(input_size=x.shape, weight=packed)
+        attr = 'relu' if known.relu else 'none'
+        x = torch.ops.mkldnn._convolution_pointwise(x, known.weight, bias, *geometry, attr, [], '')
+        return F.relu_(x) if self.relu and not known.relu else x
 
     def _apply(self, fn, recurse=True):
-        self._packed = (None, None)  # a cast and back may end at the same address
+        self._packed = None  # a cast and back may end at the same address
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_packed': (None, None)}  # it cannot be pickled
+        return {**self.__dict__, '_packed': None}  # it cannot be pickled
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
@@ -72,11 +91,11 @@ class PrepackedConv2d(nn.Module):
 register_notrace_module(PrepackedConv2d)
 
 
-def _is_packable(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_packable(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Whether oneDNN's operators, which know no gradient, no autocast and no tensor subclass, stand for conv2d."""
     if is_recorded() or torch.is_grad_enabled() or torch.is_autocast_enabled('cpu'):
         return False
-    if weight.is_inference():  # keeps no count of changes
+    if weight.is_inference() or (bias is not None and bias.is_inference()):  # keeps no count of changes
         return False
     return (
         type(x) is torch.Tensor and x.layout == torch.strided and x.dim() == 4 and x.numel() > 0

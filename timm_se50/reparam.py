@@ -17,7 +17,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from .prepacked_conv import PrepackedConv2d
 from .recorded import is_recorded
 from .squeeze_excite import SEModule
-from .stock import is_stock, is_stock_conv, is_watched
+from .stock import is_pointwise, is_stock, is_stock_conv, is_watched
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
 
@@ -158,8 +158,8 @@ def _se_folds(block: Any) -> bool:
     norms = (getattr(block, name, None) for name in ('bn1', 'bn2', 'bn3'))
     if is_watched(block) or not is_stock(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
         return False
-    plain = all(is_stock(conv, nn.Conv2d) and conv.groups == 1 for conv in (block.conv3, block.se.fc1, block.se.fc2))
-    return plain and block.conv3.bias is not None
+    convs = (block.conv3, block.se.fc1, block.se.fc2)
+    return block.conv3.bias is not None and all(is_pointwise(conv) and conv.groups == 1 for conv in convs)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor, like: nn.Parameter) -> nn.Linear:

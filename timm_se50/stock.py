@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
-__all__ = ['is_stock', 'is_stock_conv', 'is_watched']
+__all__ = ['is_pointwise', 'is_stock', 'is_stock_conv', 'is_watched']
 
 
 def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
@@ -21,6 +21,13 @@ def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
 def is_stock_conv(module: object) -> TypeGuard[nn.Conv2d]:
     """Whether `module` is such an `nn.Conv2d`, its padding zeros and given by numbers, as operators take it."""
     return is_stock(module, nn.Conv2d) and module.padding_mode == 'zeros' and not isinstance(module.padding, str)
+
+
+def is_pointwise(module: object) -> TypeGuard[nn.Conv2d]:
+    """Whether `module` is such an `nn.Conv2d` of each pixel by itself: a 1x1 convolution of stride 1, not padded."""
+    return (
+        is_stock(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride == (1, 1)
+        and module.padding == (0, 0))
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -39,7 +39,7 @@ class _Finder:
 
             def exec_module(module):
                 run(module)
-                if self in sys.meta_path:
+                if module.__name__ == 'timm.models' and self in sys.meta_path:  # in a zip, modules share their loader
                     sys.meta_path.remove(self)
                     _import_plugin()
 

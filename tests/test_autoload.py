@@ -1,11 +1,15 @@
 """The models are known to timm though nobody imports the plugin. Each test is a fresh process on an installed wheel."""
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import timm
+
+from timm_se50.doctor import diagnose
 
 ROOT = Path(__file__).parents[1]
 MODELS = ['se_resnet50_patch', 'se_resnet50_replace']
@@ -69,6 +73,12 @@ def test_loader_stays_timms_own(python):
     code += 'assert type(timm.models.__loader__) is S and timm.models.__spec__.loader is timm.models.__loader__\n'
     code += "assert 'from .resnet import *' in inspect.getsource(timm.models)"
     assert python('-W', 'error', '-c', code) == ''
+
+
+def test_timm_in_a_zip(python, tmp_path):
+    """There all modules share one loader."""
+    archive = shutil.make_archive(tmp_path / 'timm', 'zip', Path(timm.__file__).parents[1], 'timm')
+    assert python('-W', 'error', '-c', f'import timm\nassert ".zip" in timm.__file__\n{KNOWN}', path=[archive]) == ''
 
 
 def test_create_model_in_a_fresh_process(python):
@@ -162,3 +172,13 @@ def test_doctor(site, tmp_path, env, status, finding):
     assert f'without an import  {finding}' in done.stdout
     assert 'se_resnet50_patch (23 pretrained tags), se_resnet50_replace (23 pretrained tags)' in done.stdout
     assert f'in {site}' in done.stdout
+
+
+def test_doctor_where_python_dies_without_a_word(tmp_path, monkeypatch):
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nkill -9 $$\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python))
+    known, findings = diagnose()
+    assert not known
+    assert findings['without an import'] == 'no: Python ended with status -9'

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers import changed
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.utils import ModelEmaV3, unwrap_model
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timm_se50 import SEConfig, patch_blocks_, replace_blocks_, save_checkpoint
+from timm_se50.hub_cli import model_of
 
 ROOT = Path(__file__).parents[1]
 LOAD = """
@@ -171,6 +173,13 @@ def test_preprocessing_of_the_checkpoint(tmp_path):
     assert (*data['mean'], *data['std']) == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
 
+def test_a_deep_stem_goes_through_the_command_that_pushes(tmp_path):
+    model = timm.create_model(
+        'se_resnet50_patch', num_classes=2, layers=(1, 1, 1, 1), stem_type='deep', stem_width=32).bfloat16()
+    loaded = model_of(str(save_checkpoint(model, tmp_path / 'm')), None, {})
+    assert changed(loaded, model.state_dict()) == []
+
+
 def resnet_without_create_model():
     return timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, (3, 4, 6, 3), num_classes=2)
 
@@ -207,6 +216,8 @@ REFUSED = {
     'two positions': (two_positions, {}, 'more than one position'),
     'eps': (with_eps, {}, r'layer1\.0\.bn2 is BatchNorm2d\(0\.001\)'),
     'a class as argument': (lambda: tiny(act_layer=nn.SiLU), {}, 'act_layer=.*plain values'),
+    'a class that has no name': (lambda: tiny(aa_layer=timm.layers.BlurPool2d), {}, 'aa_layer=.*save the state dict'),
+    'label_names as one string': (lambda: tiny(), {'label_names': 'ab'}, "label_names='ab': expected a list"),
     'label_names': (lambda: tiny(), {'label_names': ['a']}, '1 names; expected 2'),
     'portable': (lambda: tiny(se_reduction=8), {'portable': True}, 'reduction=8'),
     'meta': (lambda: tiny(device='meta'), {}, 'meta device'),

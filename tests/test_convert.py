@@ -58,6 +58,16 @@ def test_any_file_of_a_resnet50(resnet, tmp_path, name, write):
     _assert_same_function(tmp_path / 'out', resnet)
 
 
+def test_more_than_one_dtype(resnet, tmp_path):
+    """Half-precision convolutions with norms in full: no digit of either is lost."""
+    state = {k: v.half() if v.ndim == 4 else v for k, v in resnet.state_dict().items()}
+    torch.save(state, tmp_path / 'w.pth')
+    convert_checkpoint(tmp_path / 'w.pth', tmp_path / 'out')
+    mixed = timm.create_model('resnet50', num_classes=7).eval()
+    mixed.load_state_dict(state)
+    _assert_same_function(tmp_path / 'out', mixed)
+
+
 def test_options_reach_the_model(resnet, tmp_path):
     torch.save(resnet.state_dict(), tmp_path / 'w.pth')
     result = _run(tmp_path / 'w.pth', tmp_path / 'out', '--route', 'patch', '--stages', '3,4', '--reduction', '8,4',

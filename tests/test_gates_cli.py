@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from timm.models import save_for_hf
 
-import timm_se50  # noqa: F401  # registers the models
+import timm_se50
 from timm_se50.cli import main
 from timm_se50.gates import BlockGates
 from timm_se50.gates_plot import _draw, plot_gates
@@ -104,6 +104,14 @@ def test_lines_drawn_are_the_sorted_means():
     assert panel.get_title() == 'layer1.0.se (3 channels)'
 
 
+def test_class_names_are_no_markup(tmp_path):
+    mean = torch.rand(3, 4, dtype=torch.float64)
+    block = BlockGates('se', 1.0, ('_hidden', r'$\foo$', 'c'), torch.ones(3).double(), mean, torch.zeros(3, 4))
+    plot_gates([block], tmp_path / 'gates.svg', title='5 $ and $x_')
+    text = (tmp_path / 'gates.svg').read_text()
+    assert all(f'<!-- {name} -->' in text for name in (' _hidden', r'$\foo$', 'c', '5 $ and $x_'))
+
+
 def test_drawing_leaves_the_users_backend(tmp_path):
     before = matplotlib.get_backend()
     mean = torch.rand(12, 4, dtype=torch.float64)
@@ -111,6 +119,14 @@ def test_drawing_leaves_the_users_backend(tmp_path):
     plot_gates([block], tmp_path / 'gates.svg')
     assert '2 more classes' in (tmp_path / 'gates.svg').read_text()
     assert matplotlib.get_backend() == before
+
+
+def test_nan_is_named(images, tmp_path):
+    model = timm.create_model('se_resnet50_replace', num_classes=3)
+    model.layer3[2].conv2.weight.data[0, 0, 0, 0] = torch.nan
+    timm_se50.save_checkpoint(model, tmp_path / 'diverged')
+    result = _run('gates', tmp_path / 'diverged', images, '--size', 32, '--json', code=1)
+    assert 'layer3.2.se: its gates are NaN' in result.stderr
 
 
 @pytest.mark.parametrize(('args', 'message'), [

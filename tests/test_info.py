@@ -1,5 +1,6 @@
 """`timm-se50 info`: what it counts is what formulas, and timm's own models, say."""
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -72,6 +73,24 @@ def test_plain_and_basic_block_models():
     assert se['flops'] - se['se_flops'] == plain['flops']
 
 
+def test_timms_own_se_counts_too(tmp_path):
+    """As in a folder of `portable=True`."""
+    ours, timms = (describe(timm.create_model(name), 32) for name in ('se_resnet50_replace', 'seresnet50'))
+    for key in ('recognised', 'parameters', 'se_parameters', 'flops', 'se_flops'):
+        assert ours[key] == timms[key]
+    assert [b | {'class': ''} for b in ours['blocks']] == [b | {'class': ''} for b in timms['blocks']]
+    model = timm.create_model('se_resnet50_patch', num_classes=2)
+    assert '2,530,992' in _run(timm_se50.save_checkpoint(model, tmp_path / 'portable', portable=True), '--size', 32)
+
+
+def test_deep_stem():
+    model = timm.create_model('resnet50d', layers=(1, 1, 1, 1), in_chans=1)
+    plain, se = describe(model, 32), describe(timm_se50.replace_blocks_(model), 32)
+    assert se['input_size'] == [1, 32, 32]
+    assert se['flops'] - se['se_flops'] == plain['flops'] == _flops_by_shapes(
+        timm.create_model('resnet50d', layers=(1, 1, 1, 1)), 32) - 2 * 2 * 32 * 9 * 16 * 16
+
+
 def test_model_is_left_as_it_was():
     model = timm.create_model('se_resnet50_patch').train()
     model.bn1.eval()
@@ -96,9 +115,12 @@ def test_folder_needs_no_weights(tmp_path):
 
 @pytest.mark.parametrize(('args', 'message'), [
     (('no_such_model',), 'no_such_model'), (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
-    (('convnext_atto',), 'has no conv1')])
+    (('convnext_atto',), 'has no conv1'), (('null',), 'null cannot be loaded: AttributeError'),
+    (('hf-hub:a@b@c',), 'hf-hub:a@b@c cannot be loaded')])
 def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path('null').mkdir()
+    Path('null', 'config.json').write_text('{"architecture": "se_resnet50_patch", "pretrained_cfg": null}')
     result = CliRunner().invoke(main, ['info', *args])
     assert result.exit_code == 1
     [line] = result.stderr.splitlines()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 
 from .squeeze_excite import SEConfig
 
@@ -23,7 +23,8 @@ class CardConfig:
 
     Args:
         base_model: Hub id of the model that the weights started from; 'auto' takes it from the pretrained tag that
-            the model was made with, None is for a model trained from scratch (which the model cannot tell).
+            the model was made with, None is for a model trained from scratch or from a `checkpoint_path` (which the
+            model cannot tell).
         license: Of the weights; 'auto' is that of the pretrained tag.
         recipe: How the model was trained, for example {'epochs': 30, 'optimizer': 'lamb'}.
         results: What was measured, each a mapping with 'dataset', 'metric', 'value', 'how' (the command and
@@ -31,7 +32,7 @@ class CardConfig:
         datasets: Hub ids of the datasets trained on.
 
     Raises:
-        ValueError: A result lacks one of these or has another; the message names it.
+        ValueError: An argument is of another kind, or a result lacks one of these or has another; the message names it.
     """
     base_model: str | None = 'auto'
     license: str | None = 'auto'
@@ -40,7 +41,14 @@ class CardConfig:
     datasets: Sequence[str] = ()
 
     def __post_init__(self):
+        for name, kind, expected in (
+                ('recipe', Mapping, 'a mapping'), ('results', Sequence, 'a list'), ('datasets', Sequence, 'a list')):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, str):
+                raise ValueError(f'{name}={value!r}: expected {expected}.')
         for i, result in enumerate(self.results):
+            if not isinstance(result, Mapping):
+                raise ValueError(f'results[{i}]={result!r}: expected a mapping.')
             wrong = sorted((_RESULT_KEYS - {'split'} - result.keys()) | (result.keys() - _RESULT_KEYS))
             if wrong:
                 raise ValueError(f"results[{i}]: {', '.join(map(repr, wrong))} is missing or unknown; expected "
@@ -56,25 +64,34 @@ def cards_folder() -> Path:
     return installed if installed.is_dir() else package.parent / 'hub_cards'
 
 
-def origin(pretrained_cfg: Mapping[str, Any], card: CardConfig) -> tuple[str | None, str | None]:
-    """Hub id and license of the weights that a model started from, None where unknown."""
-    if card.base_model != 'auto':
-        return card.base_model, None if card.license == 'auto' else card.license
-    if pretrained_cfg.get('file') and not pretrained_cfg.get('tag') and pretrained_cfg.get('source') != 'local-dir':
-        return None, None if card.license == 'auto' else card.license  # weights from a file that no tag is known of
-    if pretrained_cfg.get('file') and pretrained_cfg.get('source') != 'local-dir':
-        default = get_pretrained_cfg(pretrained_cfg['architecture'])
-        if default and pretrained_cfg.get('tag') == default.tag:  # which nobody named: a file of any origin
-            return None, None if card.license == 'auto' else card.license
-    base_model = pretrained_cfg.get('hf_hub_id')
-    if not base_model and pretrained_cfg.get('tag'):  # loaded from a folder, which does not say where it came from
-        try:
-            cfg = get_pretrained_cfg(f'{pretrained_cfg["architecture"]}.{pretrained_cfg["tag"]}')
-            base_model = cfg.hf_hub_id if cfg else None
-        except RuntimeError:  # not in the registry
-            base_model = None
-    base_model = base_model.partition('@')[0] if base_model else None
-    return base_model, pretrained_cfg.get('license') if card.license == 'auto' else card.license
+def origin(pretrained_cfg: Mapping[str, Any], card: CardConfig) -> tuple[str | None, str | None, bool]:
+    """Hub id and license of the weights that a model started from, None where unknown, and whether its tag says so."""
+    base_model, license, of_tag = card.base_model, None, False
+    if base_model == 'auto':
+        base_model, license, of_tag = _stated_origin(pretrained_cfg)
+    return base_model, license if card.license == 'auto' else card.license, of_tag
+
+
+def _stated_origin(cfg: Mapping[str, Any]) -> tuple[str | None, str | None, bool]:
+    tagged = _tagged(cfg)
+    base_model = cfg.get('hf_hub_id') or (tagged.hf_hub_id if tagged else None)
+    if cfg.get('source') not in ('local-dir', 'hf-hub'):  # which state what they were saved with
+        default = get_pretrained_cfg(cfg['architecture']) if cfg.get('file') else None
+        if cfg.get('file') and (not cfg.get('tag') or (default and default.tag == cfg['tag'])):
+            return None, None, False  # a file of any origin: nobody named a tag
+        if tagged and (cfg.get('state_dict') or cfg.get('url') != tagged.url):
+            return None, None, False
+        if tagged and base_model != tagged.hf_hub_id:
+            return base_model, None, False
+    return base_model.partition('@')[0] if base_model else None, cfg.get('license'), True
+
+
+def _tagged(cfg: Mapping[str, Any]) -> PretrainedCfg | None:
+    """What timm's registry has of the weights that a pretrained_cfg names by architecture and tag."""
+    try:
+        return get_pretrained_cfg(f'{cfg["architecture"]}.{cfg["tag"]}') if cfg.get('tag') else None
+    except RuntimeError:  # not in the registry
+        return None
 
 
 def render_card(

@@ -84,9 +84,9 @@ def checkpoint_config(
         try:
             json.dumps(value)
         except TypeError as e:
-            raise ValueError(
-                f"{key}={value!r}: config.json holds plain values only; make the model with a name instead, for "
-                "example act_layer='silu'.") from e
+            way_out = ("make the model with a name instead, for example act_layer='silu'" if key != 'aa_layer' else
+                       'timm has no names for these, so save the state dict instead')
+            raise ValueError(f'{key}={value!r}: config.json holds plain values only; {way_out}.') from e
     own = cast(dict[str, Any], model.pretrained_cfg).get('architecture')
     architecture = own if own in _ARCHITECTURES else _ARCHITECTURES[0]  # both build the same network
     _check_rebuilds(model, architecture, args)
@@ -116,6 +116,8 @@ def _label_names(model: nn.Module, label_names: Sequence[str] | None) -> list[st
     if label_names is None:
         names = cast(dict[str, Any], model.pretrained_cfg).get('label_names')
         return names if names and len(names) == num_classes else None
+    if isinstance(label_names, str):
+        raise ValueError(f'label_names={label_names!r}: expected a list of names.')
     names = [str(name) for name in label_names]
     if len(names) != num_classes:
         raise ValueError(f'label_names has {len(names)} names; expected {num_classes}, one for each class.')

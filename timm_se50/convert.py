@@ -108,8 +108,9 @@ def convert_checkpoint(
     model: Any = timm.create_model(
         name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1],
         **config.model_args())
-    if stem is not None:
-        model.to(stem.dtype)
+    dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
+    if len(dtypes) == 1:  # of several, all fit into the float32 that the model has
+        model.to(*dtypes)
     model.load_state_dict(weights)
     new_head = num_classes not in (None, found)
     if new_head:

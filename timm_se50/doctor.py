@@ -43,4 +43,4 @@ def _why_not_without_import() -> str:
     if not entry_points(group='torch.backends', name='timm_se50'):
         return 'timm-se50 is on the path and not installed; pip install it (a source tree: pip install -e .)'
     fresh = subprocess.run([sys.executable, '-c', _FRESH], capture_output=True, text=True)
-    return fresh.stderr.strip() if fresh.returncode else ''
+    return (fresh.stderr.strip() or f'Python ended with status {fresh.returncode}') if fresh.returncode else ''

@@ -123,7 +123,7 @@ def collect_gates(
         The gates of each module, in the model's order; classes without images are left out.
 
     Raises:
-        ValueError: The model holds no SE modules, or there are no images.
+        ValueError: The model holds no SE modules, there are no images, or gates are NaN.
     """
     modules = {n: m for n, m in model.named_modules() if isinstance(m, (SEModule, SqueezeExcite))}
     if not modules:
@@ -151,6 +151,10 @@ def collect_gates(
     for name, module in modules.items():
         if name in sums:  # a module that the forward does not use has none
             mean, square = sums[name][:, seen] / count[seen][:, None]
+            if not mean.isfinite().all():
+                raise ValueError(
+                    f'{name}: its gates are NaN, so an image or the weights up to there are, too. Has the training '
+                    'diverged?')
             std = (square - mean ** 2).clamp(min=0).sqrt()
             result.append(BlockGates(name, getattr(module, 'gate_scale', 1.0), names, count[seen], mean, std))
     return result

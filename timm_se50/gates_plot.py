@@ -46,9 +46,10 @@ def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     rows = math.ceil(len(blocks) / _COLUMNS)
-    figure = Figure(figsize=(4 * min(len(blocks), _COLUMNS), 2.6 * rows + 1), layout='constrained')
+    columns = min(len(blocks), _COLUMNS)
+    figure = Figure(figsize=(4 * columns, 2.6 * rows + 1), layout='constrained')
     FigureCanvasAgg(figure)  # no window, whatever the user's backend
-    panels = figure.subplots(rows, min(len(blocks), _COLUMNS), squeeze=False).flat
+    panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel in panels[len(blocks):]:
         panel.set_visible(False)
     low, high = min(b.mean.min().item() for b in blocks), max(b.mean.max().item() for b in blocks)
@@ -61,8 +62,9 @@ def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str
     for panel in panels[:len(blocks):_COLUMNS]:
         panel.set_ylabel('mean gate', fontsize='small')
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=min(len(labels), 6), fontsize='small')
-    figure.suptitle(title)
+    ncols = min(len(labels), 3 * columns // 2)
+    figure.legend(handles, labels, loc='outside lower center', ncols=ncols, fontsize='small')
+    figure.suptitle(_literal(title))
     figure.savefig(path, dpi=100)
 
 
@@ -72,9 +74,14 @@ def _draw(panel: Any, block: BlockGates) -> None:
     x = range(len(order))
     panel.fill_between(x, mean - std, mean + std, color='0.85', lw=0, label='all images ± 1 deviation')
     for name, values in list(zip(block.classes, block.mean))[:_LINES]:
-        panel.plot(x, values[order].numpy(), lw=0.6, label=name)
+        panel.plot(x, values[order].numpy(), lw=0.6, label=_literal(name))
     rest = len(block.classes) - _LINES
     panel.plot(x, mean, color='black', lw=1, label='all images' + (f' ({rest} more classes)' if rest > 0 else ''))
     panel.set_title(f'{block.name} ({len(order)} channels)', fontsize='small')
     panel.set_xlim(0, len(order) - 1)
     panel.grid(alpha=0.3)
+
+
+def _literal(text: str) -> str:
+    """Text as matplotlib shows it as it is: a dollar begins a formula, an underscore keeps a label from the legend."""
+    return (' ' if text.startswith('_') else '') + text.replace('$', r'\$')

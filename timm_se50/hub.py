@@ -55,6 +55,9 @@ def pull_from_hub(
         OSError: A file cannot be had, or is damaged; the message says which, why and what to do. No model is made.
         ValueError: The repo does not hold an SE-ResNet-50 as safetensors.
     """
+    if kwargs.pop('pretrained', True) is not True or 'checkpoint_path' in kwargs:
+        raise ValueError('pretrained, checkpoint_path: the weights are those of the repo, always; for others use '
+                         'timm.create_model().')
     if kwargs.get('features_only'):
         raise ValueError("features_only: use timm.create_model(f'local-dir:{download_checkpoint(...)}', "
                          'pretrained=True, features_only=True).')

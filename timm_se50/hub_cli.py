@@ -44,7 +44,7 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
     if Path(source).is_dir():
         model = timm.create_model(f'local-dir:{source}', pretrained=True, **kwargs)
         with safe_open(Path(source, 'model.safetensors'), 'pt') as f:  # timm makes a float32 model of any
-            return model.to(f.get_tensor('conv1.weight').dtype)
+            return model.to(f.get_tensor('layer1.0.conv1.weight').dtype)
     try:
         model = timm.create_model(source, pretrained=checkpoint is None, checkpoint_path=checkpoint, **kwargs)
     except TypeError as e:

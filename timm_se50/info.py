@@ -2,6 +2,7 @@
 from typing import Any
 
 import torch
+from timm.layers import SqueezeExcite
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .bottleneck import SEBlock
 from .gates import evaluating
 from .recognise import recognise
-from .squeeze_excite import POSITIONS, SEModule, se_parameters
+from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['describe', 'format_description']
 
@@ -18,7 +19,7 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
     """Describe a model, in plain JSON. The model is left as it was.
 
     Args:
-        model: A timm ResNet with SE.
+        model: A timm ResNet with SE, ours or timm's.
         size: Height and width of the image that FLOPs are counted for, by default that of its pretrained_cfg.
 
     Returns:
@@ -30,29 +31,29 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
         ValueError: `size` is too small.
     """
     cfg: dict[str, Any] = getattr(model, 'pretrained_cfg', {})
-    weight = next((p for n, p in model.named_parameters() if n.endswith('conv1.weight')), None)
-    if weight is None:
+    conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)  # the first, in timm's order
+    if conv is None or not any(n.rpartition('.')[2] == 'conv1' for n, _ in model.named_modules()):
         raise ValueError(f'The {type(model).__name__} has no conv1; expected a ResNet, for example se_resnet50_patch.')
     input_size = cfg.get('input_size', (3, 224, 224))
     side = (size, size) if size is not None else input_size[1:]
     if min(side) < 1:
         raise ValueError(f'size={size}: expected a number of pixels, for example 224.')
-    in_chans = input_size[0] if weight.ndim != 4 else weight.shape[1]
+    in_chans, weight = conv.in_channels, conv.weight
     counter = FlopCounterMode(display=False)
     with evaluating(model), counter:
         model(torch.zeros(1, in_chans, *side, device=weight.device, dtype=weight.dtype))
     counts = {k: sum(v.values()) for k, v in counter.get_flop_counts().items()}
     root = type(model).__name__
-    se_names = [n for n, m in model.named_modules() if isinstance(m, SEModule)]
+    se_modules = {n: m for n, m in model.named_modules() if isinstance(m, (SEModule, SqueezeExcite))}
     return {
         'architecture': cfg.get('architecture', root),
         'recognised': recognise(model.state_dict()),
         'num_classes': getattr(model, 'num_classes', None),
         'parameters': _count(model.parameters()),
-        'se_parameters': _count(se_parameters(model)),
+        'se_parameters': sum(_count(m.parameters()) for m in se_modules.values()),
         'input_size': [in_chans, *side],
         'flops': counter.get_total_flops(),
-        'se_flops': sum(counts.get(f'{root}.{n}', 0) for n in se_names),
+        'se_flops': sum(counts.get(f'{root}.{n}', 0) for n in se_modules),
         'blocks': [
             _block(n, m, counts.get(f'{root}.{n}', 0))
             for n, m in model.named_modules() if isinstance(m, (Bottleneck, BasicBlock))],
@@ -62,9 +63,10 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
 def _block(name: str, block: nn.Module, flops: int) -> dict[str, Any]:
     row: dict[str, Any] = {'block': name, 'class': type(block).__name__}
     row |= {'parameters': _count(block.parameters()), 'flops': flops}
-    if isinstance(block, SEBlock):
-        se = getattr(block, POSITIONS[block.se_position])
-        row |= {'se_position': block.se_position, 'channels': se.fc1.in_channels, 'hidden': se.fc1.out_channels}
+    position = block.se_position if isinstance(block, SEBlock) else 'standard'
+    se: Any = getattr(block, POSITIONS[position])
+    if isinstance(se, (SEModule, SqueezeExcite)):
+        row |= {'se_position': position, 'channels': se.fc1.in_channels, 'hidden': se.fc1.out_channels}
     return row
 
 

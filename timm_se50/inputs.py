@@ -43,7 +43,8 @@ def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
         raise FileNotFoundError(f'{folder}: there is no such folder.')
     try:
         return timm.create_model(checkpoint, pretrained=weights).eval()
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as e:  # the last two where config.json is wrong
+    # the last ones where config.json is wrong, or the name is no Hub id
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
         raise RuntimeError(f'{checkpoint} cannot be loaded: {type(e).__name__}: {e}') from e
 
 

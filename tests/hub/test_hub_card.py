@@ -73,6 +73,30 @@ def test_weights_from_a_file(tmp_path):
         assert (again.data.base_model, again.data.license) == expected
 
 
+@pytest.mark.parametrize(('overlay', 'expected'), [
+    (dict(hf_hub_id='me/my-resnet50'), 'me/my-resnet50'),
+    (dict(url='https://example.com/mine.pth', hf_hub_id=None), None),
+    (dict(state_dict={'no': 'matter'}), None),
+], ids=['hf_hub_id', 'url', 'state_dict'])
+def test_weights_from_elsewhere_have_not_the_license_of_the_tag(overlay, expected, tmp_path):
+    model = timm.create_model('se_resnet50_patch.tv_in1k', num_classes=2, pretrained_cfg_overlay=overlay)
+    card = saved_card(model, tmp_path / 'm')
+    assert (card.data.base_model, card.data.license) == (expected, None)
+    again = saved_card(timm.create_model(f'local-dir:{tmp_path}/m'), tmp_path / 'again')
+    assert (again.data.base_model, again.data.license) == (None, None)
+
+
+@pytest.mark.parametrize(('wrong', 'message'), [
+    (dict(datasets='timm/imagenet'), "datasets='timm/imagenet': expected a list"),
+    (dict(results='good'), "results='good': expected a list"),
+    (dict(results=['good']), r"results\[0\]='good': expected a mapping"),
+    (dict(recipe=['epochs']), r"recipe=\['epochs'\]: expected a mapping"),
+], ids=str)
+def test_arguments_of_another_kind(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        CardConfig(**wrong)
+
+
 RESULTS = [
     {'dataset': 'ImageNet-1k', 'split': 'validation', 'metric': 'accuracy', 'value': 0.81, 'how': 'validate.py, 224'},
     {'dataset': 'scikit-learn digits', 'metric': 'top-1', 'value': 97.5, 'how': 'timm-se50 demo'},

@@ -32,7 +32,7 @@ def test_a_new_head_and_other_channels(client, server, pushed, tmp_path):
     code = """
 options = dict(num_classes=5, in_chans=3, drop_path_rate=0.1, cache_dir=cache)
 timms = timm.create_model('hf-hub:ann/model', pretrained=True, **options)
-ours = timm_se50.pull_from_hub('ann/model', **options)
+ours = timm_se50.pull_from_hub('ann/model', pretrained=True, **options)
 out = [ours.fc.out_features, ours.conv1.in_channels, str(timms) == str(ours)]
 timms.fc = ours.fc = torch.nn.Identity()  # the new head is random
 out = [digest(timms), digest(ours), *out]
@@ -42,6 +42,8 @@ out = [digest(timms), digest(ours), *out]
     assert rest == [5, 3, True]
     result = client.run("timm_se50.pull_from_hub('ann/model', cache_dir=cache, features_only=True)", cache=tmp_path)
     assert 'features_only: use timm.create_model' in result.message
+    result = client.run("timm_se50.pull_from_hub('ann/model', checkpoint_path='model.pth')")
+    assert 'the weights are those of the repo' in result.message
 
 
 def test_what_lies_in_the_repo(server, pushed):

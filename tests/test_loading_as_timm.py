@@ -10,6 +10,7 @@ from timm.layers import BatchNormAct2d, RmsNorm2d, freeze_batch_norm_2d
 from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.optim.swa_utils import AveragedModel
 
 from timm_se50 import map_resnet_weights
@@ -99,6 +100,13 @@ def test_an_averaged_model(model, plain, images):
 def test_in_activation_checkpointing(model, plain, plain_weights, images):
     apply_activation_checkpointing(model, check_fn=lambda m: isinstance(m, SEBottleneck))
     model.load_state_dict(plain_weights)
+    assert torch.equal(model(images), plain(images))
+
+
+def test_completed_by_torch(model, plain, plain_weights, images):
+    """As for FSDP: the state dict gets what it lacks from the model, so it has to be mapped before."""
+    weights = map_resnet_weights(plain_weights, model)
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
     assert torch.equal(model(images), plain(images))
 
 

@@ -98,6 +98,7 @@ def test_output_gradients_and_statistics_are_those_of_the_modules(kind, layout):
         results.append([output, *gradients, *(b.clone() for b in tail.buffers())])
         if not plain:  # a layout that is lost costs a copy of the map in every block
             assert all(t.is_contiguous(memory_format=LAYOUTS[layout]) for t in (output, gradients[0]))
+            assert not output._is_view()  # of which detach_() and other changes in place are refused
     for expected, found in zip(*results):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)  # float64, sums in another order
 

@@ -57,8 +57,7 @@ class _ConvNormSEAddReLU(torch.autograd.Function):
             hidden, gate = excite(gamma * mean_x + beta, weight1, bias1, weight2, bias2)
             factor = gate if keep is None else gate * keep
             affine = factor[..., None] * _affine(weight, gamma, beta, stats)
-            out = _baddbmm(shortcut.flatten(2), affine.to(h.dtype), x.to(h.dtype), h)
-            out = out.relu_().unflatten(2, h.shape[2:])
+            out = _bmm(affine.to(h.dtype), x.to(h.dtype), h, plus=shortcut).relu_()
         ctx.save_for_backward(
             h, out, weight, gamma, beta, weight1, weight2, *stats, mean_x, hidden, gate, keep)
         return out
@@ -86,7 +85,7 @@ class _ConvNorm(torch.autograd.Function):
         with torch.autocast(h.device.type, enabled=False):
             x, stats = _statistics(h, weight, norm)
             affine = _affine(weight, gamma, beta, stats).to(h.dtype).expand(len(h), -1, -1)
-            out = _bmm(affine, x.to(h.dtype), h).unflatten(2, h.shape[2:])
+            out = _bmm(affine, x.to(h.dtype), h)
         ctx.save_for_backward(h, weight, gamma, *stats)
         return out
 
@@ -171,29 +170,38 @@ def _conv_backward(
     if needed[0]:
         affine = torch.cat([((w.mT * k) @ w).expand(len(h), -1, -1), (b @ w)[..., None]], 2)
         d_h = _bmm((w.mT * a[:, None]).to(h.dtype), g.flatten(2), h)
-        d_h = _baddbmm(d_h, affine.to(h.dtype), x.to(h.dtype), h).unflatten(2, h.shape[2:])
+        d_h = _bmm(affine.to(h.dtype), x.to(h.dtype), h, plus=d_h)
     return d_h, d_weight
 
 
 def _centred(h: Tensor, mean: Tensor) -> Tensor:
     """h less its channel mean, with a row of ones below: (N, K + 1, P), in the dtype of `mean`, in the layout of h."""
-    n, k, *size = h.shape
-    layout = torch.channels_last if _is_channels_last(h) else torch.contiguous_format
-    x = torch.empty((n, k + 1, *size), dtype=mean.dtype, device=h.device, memory_format=layout)
+    k = h.shape[1]
+    x = _empty(h, k + 1, mean.dtype)
     torch.sub(h, mean[:, None, None], out=x[:, :k])
     x[:, k] = 1
     return x.flatten(2)
 
 
+def _bmm(a: Tensor, b: Tensor, like: Tensor, plus: Tensor | None = None) -> Tensor:
+    """a @ b, (N, I, J) @ (N, J, P), as maps of the size and layout of `like`: (N, I, H, W), and no view."""
+    out = _empty(like, a.shape[1], a.dtype)
+    flat, c = out.flatten(2), None if plus is None else plus.flatten(2)
+    if _is_channels_last(like):
+        a, b, flat, c = b.mT, a.mT, flat.mT, None if c is None else c.mT
+    if c is None:
+        torch.bmm(a, b, out=flat)
+    else:
+        torch.baddbmm(c, a, b, out=flat)
+    return out
+
+
+def _empty(like: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    """Maps of the size and layout of others, with so many channels."""
+    layout = torch.channels_last if _is_channels_last(like) else torch.contiguous_format
+    return torch.empty(
+        (len(like), channels, *like.shape[2:]), dtype=dtype, device=like.device, memory_format=layout)
+
+
 def _is_channels_last(h: Tensor) -> bool:
     return h.is_contiguous(memory_format=torch.channels_last) and not h.is_contiguous()
-
-
-def _bmm(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
-    """a @ b, (N, I, J) @ (N, J, P), in the layout of `like`."""
-    return torch.bmm(b.mT, a.mT).mT if _is_channels_last(like) else torch.bmm(a, b)
-
-
-def _baddbmm(c: Tensor, a: Tensor, b: Tensor, like: Tensor) -> Tensor:
-    """c + a @ b, likewise."""
-    return torch.baddbmm(c.mT, b.mT, a.mT).mT if _is_channels_last(like) else torch.baddbmm(c, a, b)

@@ -61,7 +61,7 @@ def test_error_is_at_most_twice_that_of_batch_norm(name):
     assert all(a <= max(2 * b, ulp / 2) for a, b in zip(ours, plain)), (ours, plain)
 
 
-@pytest.mark.parametrize(('device', 'expected'), [('cpu', True), ('cuda', True), ('mps', False)])
+@pytest.mark.parametrize(('device', 'expected'), [('cpu', True), ('mps', False)])
 def test_second_form_only_where_the_device_has_float64(device, expected):
     with FakeTensorMode():
         h = torch.empty(8, K, 16, 16, device=device)

@@ -155,6 +155,15 @@ def test_on_meta_and_shared_blocks(insert_):
     assert sum(isinstance(m, SEModule) for m in features.modules()) == 8
 
 
+def test_aliases_are_no_second_use(insert_, plain, images):
+    """Names by which a user holds on to a norm or its weight."""
+    norm, expected = plain.layer1[0].bn3, plain(images)
+    plain.layer1[0].last = plain.watched = norm
+    plain.layer1[0].norms = nn.ModuleList([norm])
+    plain.weights = nn.ParameterList([norm.weight])
+    assert torch.equal(insert_(plain)(images), expected)
+
+
 def with_forward(model):
     model.layer3[0].forward = model.layer3[0].forward
     return model

@@ -58,14 +58,16 @@ def test_any_file_of_a_resnet50(resnet, tmp_path, name, write):
     _assert_same_function(tmp_path / 'out', resnet)
 
 
-def test_more_than_one_dtype(resnet, tmp_path):
-    """Half-precision convolutions with norms in full: no digit of either is lost."""
-    state = {k: v.half() if v.ndim == 4 else v for k, v in resnet.state_dict().items()}
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float64], ids=str)
+def test_more_than_one_dtype(resnet, tmp_path, dtype):
+    """Convolutions in one, norms in another: no digit of either is lost."""
+    state = {k: v.to(dtype) * 1.1 if v.ndim == 4 else v for k, v in resnet.state_dict().items()}
     torch.save(state, tmp_path / 'w.pth')
     convert_checkpoint(tmp_path / 'w.pth', tmp_path / 'out')
-    mixed = timm.create_model('resnet50', num_classes=7).eval()
-    mixed.load_state_dict(state)
-    _assert_same_function(tmp_path / 'out', mixed)
+    saved = safetensors.torch.load_file(tmp_path / 'out' / 'model.safetensors')
+    assert torch.equal(saved['layer1.0.conv1.weight'], state['layer1.0.conv1.weight'].to(saved['fc.weight'].dtype))
+    assert saved['fc.weight'].dtype == torch.promote_types(dtype, torch.float32)
+    assert all(torch.equal(v, state[k]) for k, v in saved.items() if '.bn1.' in k)
 
 
 def test_options_reach_the_model(resnet, tmp_path):

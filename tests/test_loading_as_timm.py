@@ -73,8 +73,8 @@ def test_versions_and_extra_state_go_along(model, wrap):
     expected = model.fc.weight.clone()
     model.load_state_dict(state)
     assert torch.equal(model.fc.weight, expected)
-    old = {k.removeprefix('module.'): v for k, v in state.items()}  # no versions
-    model.load_state_dict(old)
+    state._metadata = None
+    model.load_state_dict(state)
     assert torch.equal(model.fc.weight, -expected)
 
 
@@ -114,10 +114,14 @@ def test_a_hook_that_renames_keys(model):
     def rename(module, state_dict, prefix, *args):
         for key in [k for k in state_dict if k.startswith('backbone.')]:
             state_dict[key.removeprefix('backbone.')] = state_dict.pop(key)
-    state = {f'backbone.{k}': v + 1 for k, v in model.state_dict().items()}
+    weights = {k: v + 1 for k, v in model.state_dict().items()}
     model.register_load_state_dict_pre_hook(rename)
-    model.load_state_dict(state)
-    assert changed(model, {k.removeprefix('backbone.'): v for k, v in state.items()}) == []
+    for prefix in ('backbone.', 'module.'):  # ours know the second
+        model.load_state_dict({prefix + k: v for k, v in weights.items()})
+        assert changed(model, weights) == []
+        weights = {k: v + 1 for k, v in weights.items()}
+    with pytest.raises(RuntimeError, match=r'conv1\.weight'):
+        model.load_state_dict({f'other.{k}': v for k, v in weights.items()})
 
 
 def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
@@ -129,6 +133,18 @@ def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
     fc1 = model.layer4[0].se.fc1
     assert fc1.weight.std().item() == pytest.approx((2 / fc1.out_channels) ** 0.5, rel=0.05)
     assert torch.equal(model.eval()(images), plain(images))
+
+
+@pytest.mark.parametrize('swap', [False, True])
+def test_casts_with_a_layer_that_is_wrapped(route, swap):
+    model = timm.create_model(f'se_resnet50_{route}', layers=(1, 1, 1, 1), device='meta')
+    model.layer1[0].se.fc1 = nn.Sequential(model.layer1[0].se.fc1)
+    torch.__future__.set_swap_module_params_on_conversion(swap)
+    try:
+        assert {p.dtype for p in model.half().to_empty(device='cpu').parameters()} == {torch.float16}
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert model.layer2[0].se.fc1.weight.std() > 0.1
 
 
 def test_the_first_convolution_that_the_pretrained_cfg_names(route, images):

@@ -94,6 +94,18 @@ def test_follows_weights_that_come_and_go():
 
 
 @torch.no_grad()
+def test_loads_where_torch_swaps_tensors():
+    conv, x = make(), make_input()
+    conv(x)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        conv.load_state_dict({k: 2 * v for k, v in conv.state_dict().items()})
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    check(conv, x)
+
+
+@torch.no_grad()
 def test_bias_with_gaps():
     conv, x = make(), make_input()
     conv.bias = nn.Parameter(torch.randn(64, 3)[:, 1])

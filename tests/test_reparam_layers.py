@@ -102,6 +102,12 @@ def test_squeeze_stays_behind_a_convolution_that_does_not_commute_with_the_mean(
     check(block, fused)
 
 
+@pytest.mark.parametrize('name', ['fc1', 'fc2'])
+def test_se_without_bias_stays(block, name):
+    getattr(block.se, name).register_parameter('bias', None)
+    check(block, block.fuse())
+
+
 def test_frozen_parameters_stay_frozen(block):
     block.requires_grad_(False)
     block.conv2.requires_grad_(True)

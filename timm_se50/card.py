@@ -75,6 +75,7 @@ def origin(pretrained_cfg: Mapping[str, Any], card: CardConfig) -> tuple[str | N
 def _stated_origin(cfg: Mapping[str, Any]) -> tuple[str | None, str | None, bool]:
     tagged = _tagged(cfg)
     base_model = cfg.get('hf_hub_id') or (tagged.hf_hub_id if tagged else None)
+    base_model = base_model.partition('@')[0] if base_model else None  # without its revision
     if cfg.get('source') not in ('local-dir', 'hf-hub'):  # which state what they were saved with
         default = get_pretrained_cfg(cfg['architecture']) if cfg.get('file') else None
         if cfg.get('file') and (not cfg.get('tag') or (default and default.tag == cfg['tag'])):
@@ -82,8 +83,9 @@ def _stated_origin(cfg: Mapping[str, Any]) -> tuple[str | None, str | None, bool
         if tagged and (cfg.get('state_dict') or cfg.get('url') != tagged.url):
             return None, None, False
         if tagged and base_model != tagged.hf_hub_id:
-            return base_model, None, False
-    return base_model.partition('@')[0] if base_model else None, cfg.get('license'), True
+            license = cfg.get('license')
+            return base_model, license if license != tagged.license else None, False
+    return base_model, cfg.get('license'), True
 
 
 def _tagged(cfg: Mapping[str, Any]) -> PretrainedCfg | None:

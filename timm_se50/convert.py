@@ -1,10 +1,12 @@
 """A ResNet-50's weights file to a checkpoint folder with SE."""
 import os
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import load_state_dict
 from torch import Tensor
 
@@ -108,9 +110,9 @@ def convert_checkpoint(
     model: Any = timm.create_model(
         name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1],
         **config.model_args())
-    dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
-    if len(dtypes) == 1:  # of several, all fit into the float32 that the model has
-        model.to(*dtypes)
+    dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
+    if dtypes:
+        model.to(reduce(torch.promote_types, dtypes))  # of several, one that all fit into
     model.load_state_dict(weights)
     new_head = num_classes not in (None, found)
     if new_head:

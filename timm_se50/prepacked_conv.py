@@ -64,7 +64,7 @@ class PrepackedConv2d(nn.Module):
         known = self._packed  # one read, so that threads may share the module
         state = _state(weight, self.bias)
         if known is None or known.source() is not weight or known.state != state:
-            # oneDNN's ReLU makes zero of NaN, and so would hide that a network has diverged
+            # oneDNN's ReLU makes zero of NaN, and so would hide that a checkpoint is of a network that diverged
             finite = all(t is None or bool(t.sum().isfinite()) for t in (weight, bias))
             known = _Packed(weakref.ref(weight), state, torch.Size(), weight, self.relu and finite)
         if known.input_size != x.shape:
@@ -77,6 +77,10 @@ class PrepackedConv2d(nn.Module):
     def _apply(self, fn, recurse=True):
         self._packed = None  # a cast and back may end at the same address
         return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args):
+        self._packed = None  # torch cannot swap a tensor that a weak reference is kept of
+        super()._load_from_state_dict(*args)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_packed': None}  # it cannot be pickled

@@ -72,9 +72,12 @@ class SEResNet(ResNet):
 
         A strict call checks every key and shape first: what is refused leaves the model unchanged.
         """
-        # What renames keys while they are loaded makes the rest impossible to check before.
-        if strict and not any(m._load_state_dict_pre_hooks for m in self.modules()):
-            state_dict = map_weights(state_dict, self, assign=assign)
+        if strict:
+            try:
+                state_dict = map_weights(state_dict, self, assign=assign)
+            except RuntimeError:
+                if not any(m._load_state_dict_pre_hooks for m in self.modules()):
+                    raise  # while a hook may yet rename the keys
         return super().load_state_dict(state_dict, strict, assign)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):

@@ -90,19 +90,16 @@ class SEModule(nn.Module):
         self.fc1 = nn.Conv2d(channels, channels // reduction, kernel_size=1, **dd)
         self.act = nn.ReLU(inplace=True)
         self.fc2 = nn.Conv2d(channels // reduction, channels, kernel_size=1, **dd)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        for fc in (self.fc1, self.fc2):  # as timm's ResNet.init_weights() does for every convolution
-            nn.init.kaiming_normal_(fc.weight, mode='fan_out', nonlinearity='relu')
+        for fc in (self.fc1, self.fc2):
+            _init_weights(fc)
 
     def _apply(self, fn, recurse=True):
-        was_meta = self.fc1.weight.is_meta
+        on_meta = [fc for fc in (self.fc1, self.fc2) if type(fc) is nn.Conv2d and fc.weight.is_meta]
         super()._apply(fn, recurse)
-        if was_meta and not self.fc1.weight.is_meta:  # to_empty(): a plain ResNet's weights would leave it so
-            for fc in (self.fc1, self.fc2):
+        for fc in on_meta:
+            if not fc.weight.is_meta:  # to_empty(): a plain ResNet's weights would leave it so
                 fc.reset_parameters()
-            self._init_weights()
+                _init_weights(fc)
         return self
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
@@ -113,6 +110,11 @@ class SEModule(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)
+
+
+def _init_weights(fc: nn.Conv2d) -> None:
+    """As timm's ResNet.init_weights() does for every convolution."""
+    nn.init.kaiming_normal_(fc.weight, mode='fan_out', nonlinearity='relu')
 
 
 def se_parameters(model: nn.Module) -> list[nn.Parameter]:

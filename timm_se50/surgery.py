@@ -119,8 +119,12 @@ def _check_shared(model: nn.Module, blocks: list[nn.Module], scales_norm: bool) 
     if len(set(map(id, blocks))) < len(blocks):
         raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
     norms = [getattr(block, _SE_CLASSES[type(block)].last_norm) for block in blocks]
-    uses = Counter(id(child) for m in {m for b in blocks for m in b.modules()} for child in m._modules.values())
-    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
+    uses = Counter(
+        id(m) for block in blocks for name, child in block._modules.items()
+        if child is not None and name in ('bn1', 'bn2', 'bn3', 'downsample') for m in child.modules())
+    owners = Counter(
+        id(p) for m in model.modules() if not isinstance(m, (nn.ParameterList, nn.ParameterDict))
+        for p in m._parameters.values())
     shared = any(uses[id(n)] > 1 or any(owners[id(p)] > 1 for p in n.parameters()) for n in norms)
     if shared and scales_norm:
         raise ValueError(

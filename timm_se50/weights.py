@@ -169,9 +169,10 @@ def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) ->
             if not key.endswith('num_batches_tracked'):
                 raise RuntimeError(f'{key!r} has dtype {value.dtype}; expected floating-point weights.')
         cleaned[name] = value
-    if hasattr(state_dict, '_metadata'):  # the version of each module, which its load_state_dict() goes by
+    metadata = getattr(state_dict, '_metadata', None)  # the version of each module, which it goes by when loading
+    if metadata is not None:
         cleaned._metadata = {  # type: ignore[attr-defined]
-            _without_prefixes(f'{k}.')[:-1]: dict(v) for k, v in state_dict._metadata.items()}
+            _without_prefixes(f'{k}.')[:-1]: dict(v) for k, v in metadata.items()}
     return cleaned
 
 

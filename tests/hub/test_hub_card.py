@@ -74,16 +74,19 @@ def test_weights_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(('overlay', 'expected'), [
-    (dict(hf_hub_id='me/my-resnet50'), 'me/my-resnet50'),
-    (dict(url='https://example.com/mine.pth', hf_hub_id=None), None),
-    (dict(state_dict={'no': 'matter'}), None),
-], ids=['hf_hub_id', 'url', 'state_dict'])
+    (dict(hf_hub_id='me/my-resnet50'), ('me/my-resnet50', None)),
+    (dict(hf_hub_id='me/my-resnet50@v1', license='mit'), ('me/my-resnet50', 'mit')),
+    (dict(url='https://example.com/mine.pth', hf_hub_id=None), (None, None)),
+    (dict(state_dict={'no': 'matter'}), (None, None)),
+    (dict(hf_hub_id='timm/resnet50.tv_in1k@main'), ('timm/resnet50.tv_in1k', 'bsd-3-clause')),
+], ids=['hf_hub_id', 'hf_hub_id and license', 'url', 'state_dict', 'a revision of the same'])
 def test_weights_from_elsewhere_have_not_the_license_of_the_tag(overlay, expected, tmp_path):
     model = timm.create_model('se_resnet50_patch.tv_in1k', num_classes=2, pretrained_cfg_overlay=overlay)
     card = saved_card(model, tmp_path / 'm')
-    assert (card.data.base_model, card.data.license) == (expected, None)
+    assert (card.data.base_model, card.data.license) == expected
     again = saved_card(timm.create_model(f'local-dir:{tmp_path}/m'), tmp_path / 'again')
-    assert (again.data.base_model, again.data.license) == (None, None)
+    of_tag = expected[0] == 'timm/resnet50.tv_in1k'
+    assert (again.data.base_model, again.data.license) == (expected[0] if of_tag else None, expected[1])
 
 
 @pytest.mark.parametrize(('wrong', 'message'), [

@@ -1,10 +1,11 @@
 """What the autoload costs: time of `import torch` and `import timm` with and without the plugin, as ratios.
 
-Run it where the plugin is installed: python benchmarks/import_cost.py [rounds [module]]. Each time is of a process of
-its own, and the two sides take turns. "Without" is the same environment, with the entry point left out of what torch
+Run it where the plugin is installed: python benchmarks/import_cost.py [rounds [module ...]]. Each time is of a process
+of its own, and the two sides take turns. "Without" is the same environment, with the entry point left out of what torch
 sees. On a busy machine two processes differ by more than the plugin costs; so the time spent in it is measured too, and
 gives a ratio within each process: all / (all - the plugin's).
 """
+import argparse
 import statistics
 import subprocess
 import sys
@@ -47,11 +48,11 @@ def measure(module, left_out):
     return tuple(map(float, seconds))
 
 
-def main(rounds=15, *modules):
-    for module in modules or ('torch', 'timm'):
+def main(rounds, modules):
+    for module in modules:
         measure(module, 'timm_se50'), measure(module, None)  # fill the page cache
         times = {'with': [], 'without': []}
-        for i in range(int(rounds)):
+        for i in range(rounds):
             for side in ('with', 'without') if i % 2 else ('without', 'with'):
                 times[side].append(measure(module, 'timm_se50' if side == 'without' else None))
         for clock, name in enumerate(('wall', 'CPU')):
@@ -64,4 +65,8 @@ def main(rounds=15, *modules):
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('rounds', nargs='?', type=int, default=15)
+    parser.add_argument('modules', nargs='*', default=['torch', 'timm'], metavar='module')
+    args = parser.parse_args()
+    main(args.rounds, args.modules)

@@ -1,6 +1,7 @@
 """SE into any live timm ResNet; what it cannot go into is refused with the reason, and left as it was."""
 import copy
 import itertools
+import pickle
 import re
 from functools import partial
 
@@ -8,7 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import changed, settle_
+from helpers import changed, settle_, shake_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d, convert_splitbn_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -107,6 +108,23 @@ def test_split_batch_norm(insert_, plain, images):
     model = convert_splitbn_model(plain, num_splits=2)
     reference = copy.deepcopy(model)
     assert_same(insert_(model), reference, images)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet26d'])
+@pytest.mark.parametrize('strict', [True, False])
+def test_loads_the_weights_of_the_plain_network(insert_, images, name, strict):
+    """Into a live model too, a copy of it, and what holds it."""
+    plain = settle_(timm.create_model(name, num_classes=10))
+    expected = plain(images)
+    live = insert_(timm.create_model(name, num_classes=10)).eval()
+    copied, wrapped = (pickle.loads(pickle.dumps(copy.deepcopy(live))) for _ in range(2))
+    live.load_state_dict(plain.state_dict(), strict=strict)
+    copied.load_state_dict(plain.state_dict(), strict=strict)
+    nn.DataParallel(wrapped).load_state_dict(nn.DataParallel(plain).state_dict(), strict=strict)
+    assert all(torch.equal(m(images), expected) for m in (live, copied, wrapped))
+    shaken = shake_(copy.deepcopy(live))
+    live.load_state_dict(shaken.state_dict(), strict=strict)
+    assert torch.equal(live(images), shaken(images))
 
 
 def test_frozen_model_stays_frozen_and_se_learns(insert_, plain, images):
@@ -213,6 +231,8 @@ REFUSED = {
     'wrapped': (nn.DataParallel, 'wrapped in a DataParallel'),
     'compiled': (lambda m: torch.compile(m, backend='eager'), 'put SE in before torch.compile()'),
     'compiled in place': (compiled_in_place, 'put SE in before torch.compile()'),
+    'inference form': (lambda m: timm.models.reparameterize_model(timm.create_model('se_resnet50_patch').eval()),
+                       'layer1.0 is of the inference form'),
     'own forward': (with_forward, 'layer3.0 has a forward of its own'),
     'parametrized': (lambda m: nn.utils.parametrizations.weight_norm(m.layer2[1].bn3) and m, 'layer2.1: its last norm'),
 }

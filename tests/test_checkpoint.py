@@ -211,6 +211,8 @@ REFUSED = {
     'resnet18': (lambda: patch_blocks_(timm.create_model('resnet18')), {}, r'SEBasicBlock.*ResNet-50'),
     'resnet50d': (lambda: patch_blocks_(timm.create_model('resnet50d')), {}, 'conv1 is Sequential'),
     'other': (lambda: nn.Linear(2, 2), {}, r'Linear; expected a timm ResNet-50 with SE'),
+    'inference form': (lambda: timm.models.reparameterize_model(tiny().eval()), {}, 'inference form of a model'),
+    "timm's": (lambda: timm.create_model('seresnet50'), {}, "timm's own seresnet50, .*load its state dict into se_"),
     'bare': (lambda: replace_blocks_(resnet_without_create_model()), {}, 'no pretrained_cfg'),
     'half a stage': (half_a_stage, {}, r'layer3\.2 is Bottleneck, where se_resnet50_replace has SEBottleneck'),
     'two positions': (two_positions, {}, 'more than one position'),

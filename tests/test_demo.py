@@ -46,6 +46,15 @@ def test_bad_input(tmp_path, arguments, message):
         run_demo(tmp_path, **arguments)
 
 
+@pytest.mark.parametrize(('name', 'message'), [
+    ('seresnet50', 'the model is a ResNet-50'), ('resnet34', 'look like a ResNet-34'), ('vit_tiny_patch16_224', 'no ResNet'),
+])
+def test_weights_of_another_network_are_refused(tmp_path, name, message):
+    torch.save(timm.create_model(name).state_dict(), tmp_path / 'weights.pth')
+    with pytest.raises(RuntimeError, match=message):
+        run_demo(tmp_path, weights=str(tmp_path / 'weights.pth'))
+
+
 def test_an_error_is_one_line(tmp_path):
     result = CliRunner().invoke(main, ['demo', '-o', str(tmp_path), '--weights', 'nothing'])
     assert result.exit_code == 1

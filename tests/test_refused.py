@@ -121,6 +121,11 @@ def test_an_optimizer_only_file(refuses, model):
     refuses(torch.optim.SGD(model.parameters(), 0.1).state_dict(), "'state' holds a dict", "an optimizer's state")
 
 
+def test_no_classifier(refuses, plain_weights):
+    weights = {k: v for k, v in plain_weights.items() if not k.startswith('fc.')}
+    refuses(weights, "'fc.weight' is missing", 'num_classes (0 if they have none)', pretrained=False)
+
+
 def create_from(path, **kwargs):
     return timm.create_model(
         'se_resnet50_replace', pretrained=True, pretrained_cfg_overlay=dict(file=str(path)), **kwargs)
@@ -177,6 +182,7 @@ def test_code_in_a_pickle_does_not_run(plain_weights, tmp_path, load):
     (dict(se_reduction=3), r'se_reduction=3: does not divide the 256 channels'),
     (dict(se_reduction=512), r'se_reduction=512: does not divide the 256 channels'),
     (dict(se_position=['pre']), r"se_position=['pre']: expected one of 'standard', 'pre'"),
+    (dict(memory_efficient='false'), r"memory_efficient='false': expected True or False"),
     (dict(se_position='middle'), r"se_position='middle': expected one of 'standard', 'pre'"),
 ], ids=str)
 def test_settings(route, settings, message, plain):

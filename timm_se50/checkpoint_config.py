@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import DropBlock2d, DropPath
+from timm.layers import DropBlock2d, DropPath, SqueezeExcite
 from timm.models import get_model_args
 from timm.models._hub import save_config_for_hf  # timm.models has only save_for_hf, which writes weights too
 from timm.models.resnet import ResNet
@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from .bottleneck import SEBlock
+from .reparam import InferenceBottleneck
 from .se_resnet50 import SEResNet
 from .squeeze_excite import POSITIONS, SEConfig, SEModule
 
@@ -43,6 +44,12 @@ def se_config(model: nn.Module) -> SEConfig:
                 se = cast(SEModule, getattr(block, POSITIONS[block.se_position]))
                 reductions.setdefault(stage, se.fc1.in_channels // se.fc1.out_channels)
                 positions.add(block.se_position)
+    if any(isinstance(m, InferenceBottleneck) for m in model.modules()):
+        raise ValueError('This is the inference form of a model; save the model that it was made from.')
+    if any(isinstance(m, SqueezeExcite) for m in model.modules()):
+        raise ValueError(
+            f"The model is timm's own {_PORTABLE}, as save_checkpoint(portable=True) writes it; load its state dict "
+            f'into {_ARCHITECTURES[0]}, or push it with timm.models.push_to_hf_hub().')
     if not reductions:
         raise ValueError(
             'The model has no SE blocks; put them in with timm_se50.replace_blocks_(model), or save a plain timm '

@@ -57,7 +57,8 @@ def demo(output, as_json, **options):
 @click.argument('model')
 @click.argument('repo_id')
 @click.option('--checkpoint', type=click.Path(exists=True, dir_okay=False), help='Weights for a MODEL that is a name.')
-@click.option('--model-kwargs', multiple=True, metavar='KEY=VALUE', help='Argument of timm.create_model().')
+@click.option('--model-kwargs', multiple=True, metavar='KEY=VALUE',
+              help='Argument of timm.create_model(); may be repeated.')
 @click.option('--portable', is_flag=True, help="Push as timm's own seresnet50 (default SE settings only).")
 @click.option('--card', 'card_file', type=click.Path(exists=True, dir_okay=False), help='JSON: recipe, results, ...')
 @click.option('--overwrite-card', is_flag=True, help='Replace a README.md that is there.')

@@ -49,6 +49,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         ValueError: It cannot be read.
         RuntimeError: It holds something else; the message says what.
     """
+    if os.path.isdir(path):
+        raise FileNotFoundError(f'{path} is a folder; expected a file with weights, for example model.safetensors.')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: there is no such file.')
     try:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .checkpoint import save_checkpoint
-from .convert import model_name
+from .convert import model_name, read_weights
 from .squeeze_excite import SEConfig
+from .weights_check import check_weights
 
 __all__ = ['report', 'run_demo']
 
@@ -44,6 +45,7 @@ def run_demo(
 
     Raises:
         ValueError: `route` or `weights` is none of the above.
+        RuntimeError: The file holds other weights than a plain ResNet-50's.
     """
     name = model_name(route)
     folder = Path(folder)
@@ -105,6 +107,8 @@ def _source(weights: str | None) -> dict[str, Any]:
         return dict(pretrained=True, pretrained_cfg=weights)
     if not Path(weights).is_file():
         raise ValueError(f'weights={weights!r}: expected a file, or a tag of timm\'s resnet50: {", ".join(tags)}.')
+    # timm itself loads of any file what fits, since the number of classes differs
+    check_weights(read_weights(weights), timm.create_model('resnet50', device='meta').state_dict(), adaptable=True)
     return dict(pretrained=True, pretrained_cfg_overlay=dict(file=weights))
 
 

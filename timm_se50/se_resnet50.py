@@ -19,17 +19,13 @@ from torch import nn
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
 from .inplace_norm import fuse_norm
+from .loading import map_on_load_
 from .memory_efficient import set_memory_efficient
-from .recognise import is_se_key
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
-from .weights import add_se_weights_, is_plain, map_resnet_weights, map_weights
-from .weights_check import check_weights
+from .weights import map_resnet_weights, map_weights
 
 __all__ = ['SEResNet']
-
-# What a ResNet has beside its classifier
-_BACKBONE = ('conv1.', 'bn1.', 'maxpool.', 'layer1.', 'layer2.', 'layer3.', 'layer4.')
 
 
 class SEResNet(ResNet):
@@ -57,6 +53,8 @@ class SEResNet(ResNet):
             **kwargs,
     ):
         config = SEConfig(se_reduction, se_stages, se_position)
+        if memory_efficient not in (True, False):
+            raise ValueError(f'memory_efficient={memory_efficient!r}: expected True or False.')
         with init_context:
             super().__init__(*args, **kwargs)
         insert_se_(self, config, convert, neutral=False)
@@ -81,15 +79,8 @@ class SEResNet(ResNet):
         return super().load_state_dict(state_dict, strict, assign)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
-        # Reached with plain weights by a call that is not strict, or by the load_state_dict() of a module around this
-        # one. The dict is torch's own copy, made for this call; it is filled in before the children get their share.
-        target = self.state_dict()
-        own = {k: state_dict[prefix + k] for k in target if prefix + k in state_dict}
-        needed = {k for k in target if k.startswith(_BACKBONE) and not (is_se_key(k) or k.endswith('_tracked'))}
-        if is_plain(own) and own.keys() >= needed:
-            check_weights(own, {k: target[k] for k in own})  # torch reports what is missing beside the backbone
-            add_se_weights_(own, self, local_metadata.get('assign_to_params_buffers', False))
-            state_dict.update((prefix + k, v) for k, v in own.items())
+        # Reached with plain weights by a call that is not strict, or by load_state_dict() of a module around this one
+        map_on_load_(self, state_dict, prefix, local_metadata)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 

@@ -8,6 +8,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
+from .loading import map_on_load_
 from .squeeze_excite import SEConfig, SEModule
 from .weights import doubling_problem, neutral_weights
 
@@ -90,6 +91,8 @@ def insert_se_(
             weights = block.state_dict()
             for key, value in neutral_weights(block, weights).items():
                 weights[key].copy_(value)
+    if neutral:  # and SEResNet, which is made with SE, has it in a method
+        model.register_load_state_dict_pre_hook(map_on_load_)
     return model
 
 
@@ -135,6 +138,8 @@ def _check_shared(model: nn.Module, blocks: list[nn.Module], scales_norm: bool) 
 def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
     if isinstance(block, SEBlock):
         raise ValueError(f'{name} has SE already; make the model anew to change its settings.')
+    if type(block).__name__ == 'InferenceBottleneck':
+        raise ValueError(f'{name} is of the inference form of a model with SE; take the model that it was made from.')
     if type(block) not in _SE_CLASSES:
         raise ValueError(
             f'{name} is a {type(block).__module__}.{type(block).__qualname__}; expected a Bottleneck or BasicBlock of '

@@ -32,8 +32,11 @@ def check_weights(
     for key, shape in expected.items():
         if key not in source:
             # for files older than torch 0.4.1, BatchNorm fills num_batches_tracked in by itself
-            if not adapted(key) and not key.endswith('num_batches_tracked'):
+            if adapted(key) or key.endswith('num_batches_tracked'):
+                continue
+            if not key.startswith('fc.'):
                 _refuse(f'{key!r} is missing', source, target)
+            classifier_problems.append(f'{key!r} is missing')
             continue
         found = _shape(source[key])
         if adaptable and key in stems:
@@ -48,8 +51,9 @@ def check_weights(
             _refuse(f'{key!r} is no key of the model', source, target)
     if classifier_problems and not adaptable:  # and all else fits
         raise RuntimeError(
-            f'{classifier_problems[0]}. The classifier of the weights is for another num_classes or global_pool. '
-            'Create the model with those of the weights; model.reset_classifier() gives it a new one afterwards.')
+            f'{classifier_problems[0]}. The classifier of the weights is for another num_classes (0 if they have none) '
+            'or global_pool. Create the model with those of the weights; model.reset_classifier() gives it a new one '
+            'afterwards.')
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -47,7 +47,8 @@ def test_bad_input(tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize(('name', 'message'), [
-    ('seresnet50', 'the model is a ResNet-50'), ('resnet34', 'look like a ResNet-34'), ('vit_tiny_patch16_224', 'no ResNet'),
+    ('seresnet50', 'the model is a ResNet-50'), ('resnet34', 'look like a ResNet-34'),
+    ('vit_tiny_patch16_224', 'no ResNet'),
 ])
 def test_weights_of_another_network_are_refused(tmp_path, name, message):
     torch.save(timm.create_model(name).state_dict(), tmp_path / 'weights.pth')

@@ -5,7 +5,7 @@ import torch
 from click.testing import CliRunner
 
 from timm_se50.cli import main
-from timm_se50.demo import accuracy, load_digits, predict, report, run_demo, train
+from timm_se50.demo import _source, accuracy, load_digits, predict, report, run_demo, train
 
 
 def test_the_digits_are_real_and_held_out():
@@ -54,6 +54,14 @@ def test_weights_of_another_network_are_refused(tmp_path, name, message):
     torch.save(timm.create_model(name).state_dict(), tmp_path / 'weights.pth')
     with pytest.raises(RuntimeError, match=message):
         run_demo(tmp_path, weights=str(tmp_path / 'weights.pth'))
+
+
+def test_weights_of_a_wrapped_network_are_loaded(tmp_path):
+    """What was checked is what is loaded, although timm knows no such keys."""
+    weights = timm.create_model('resnet50').state_dict()
+    torch.save({f'model.{k}': v for k, v in weights.items()}, tmp_path / 'weights.pth')
+    model = timm.create_model('resnet50', num_classes=10, **_source(str(tmp_path / 'weights.pth')))
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items() if not k.startswith('fc.'))
 
 
 def test_an_error_is_one_line(tmp_path):

@@ -108,8 +108,9 @@ def _source(weights: str | None) -> dict[str, Any]:
     if not Path(weights).is_file():
         raise ValueError(f'weights={weights!r}: expected a file, or a tag of timm\'s resnet50: {", ".join(tags)}.')
     # timm itself loads of any file what fits, since the number of classes differs
-    check_weights(read_weights(weights), timm.create_model('resnet50', device='meta').state_dict(), adaptable=True)
-    return dict(pretrained=True, pretrained_cfg_overlay=dict(file=weights))
+    found = read_weights(weights)
+    check_weights(found, timm.create_model('resnet50', device='meta').state_dict(), adaptable=True)
+    return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=found))
 
 
 def load_digits(seed: int) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ class Versioned(nn.Linear):
 @pytest.mark.parametrize('wrap', [nn.Identity(), nn.DataParallel], ids=['', 'module.'])
 def test_versions_and_extra_state_go_along(model, wrap):
     model.fc = Versioned(2048, 10)
-    state = (wrap(model) if wrap is nn.DataParallel else model).state_dict()
+    state = wrap(model).state_dict()
     expected = model.fc.weight.clone()
     model.load_state_dict(state)
     assert torch.equal(model.fc.weight, expected)

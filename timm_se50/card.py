@@ -85,7 +85,7 @@ def _stated_origin(cfg: Mapping[str, Any]) -> tuple[str | None, str | None, bool
         if tagged and base_model != tagged.hf_hub_id:
             license = cfg.get('license')
             return base_model, license if license != tagged.license else None, False
-    return base_model, cfg.get('license'), True
+    return base_model, cfg.get('license'), base_model is not None
 
 
 def _tagged(cfg: Mapping[str, Any]) -> PretrainedCfg | None:

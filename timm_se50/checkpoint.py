@@ -87,10 +87,10 @@ def write_checkpoint(
     config, architecture, se = checkpoint_config(model, portable, label_names, data_config)
     base_model, license, of_tag = origin(model.pretrained_cfg, card)  # type: ignore[arg-type]
     config['pretrained_cfg']['license'] = license
-    if base_model is None or not of_tag:
+    if not of_tag:
         for key in ('origin_url', 'paper_name', 'paper_ids'):
             config['pretrained_cfg'].pop(key, None)  # of the weights that it did not start from
-    if base_model is None or not of_tag or portable:
+    if not of_tag or portable:
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)
     text = render_card(config, architecture, se, card, base_model, source)

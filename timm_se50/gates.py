@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from .squeeze_excite import SEModule
 
-__all__ = ['BlockGates', 'collect_gates', 'evaluating', 'gate_warnings', 'recording_gates']
+__all__ = ['SE_MODULES', 'BlockGates', 'collect_gates', 'evaluating', 'gate_warnings', 'recording_gates']
+
+# Ours and timm's
+SE_MODULES = (SEModule, SqueezeExcite)
 
 # Both are fractions of the gate's range. A gate's slope at 0.02 is 8% of its steepest.
 STUCK, SATURATED = 1e-3, 0.02
@@ -125,7 +128,7 @@ def collect_gates(
     Raises:
         ValueError: The model holds no SE modules, there are no images, or gates are NaN.
     """
-    modules = {n: m for n, m in model.named_modules() if isinstance(m, (SEModule, SqueezeExcite))}
+    modules = {n: m for n, m in model.named_modules() if isinstance(m, SE_MODULES)}
     if not modules:
         raise ValueError(
             f'The {type(model).__name__} holds no SE modules; expected a model with some, for example '

@@ -2,15 +2,14 @@
 from typing import Any
 
 import torch
-from timm.layers import SqueezeExcite
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bottleneck import SEBlock
-from .gates import evaluating
+from .gates import SE_MODULES, evaluating
 from .recognise import recognise
-from .squeeze_excite import POSITIONS, SEModule
+from .squeeze_excite import POSITIONS
 
 __all__ = ['describe', 'format_description']
 
@@ -44,7 +43,7 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
         model(torch.zeros(1, in_chans, *side, device=weight.device, dtype=weight.dtype))
     counts = {k: sum(v.values()) for k, v in counter.get_flop_counts().items()}
     root = type(model).__name__
-    se_modules = {n: m for n, m in model.named_modules() if isinstance(m, (SEModule, SqueezeExcite))}
+    se_modules = {n: m for n, m in model.named_modules() if isinstance(m, SE_MODULES)}
     return {
         'architecture': cfg.get('architecture', root),
         'recognised': recognise(model.state_dict()),
@@ -65,7 +64,7 @@ def _block(name: str, block: nn.Module, flops: int) -> dict[str, Any]:
     row |= {'parameters': _count(block.parameters()), 'flops': flops}
     position = block.se_position if isinstance(block, SEBlock) else 'standard'
     se: Any = getattr(block, POSITIONS[position])
-    if isinstance(se, (SEModule, SqueezeExcite)):
+    if isinstance(se, SE_MODULES):
         row |= {'se_position': position, 'channels': se.fc1.in_channels, 'hidden': se.fc1.out_channels}
     return row
 

@@ -3,8 +3,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .recognise import is_se_key
-from .weights import add_se_weights_, is_plain
+from .recognise import is_plain, is_se_key
+from .weights import add_se_weights_
 from .weights_check import check_weights
 
 __all__ = ['map_on_load_']

@@ -56,7 +56,7 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     se = block.se
     return (
         _is_norm(block.bn3) and is_stock(block.act3, nn.ReLU) and is_stock(se, SEModule) and se.gate_scale == 1.0
-        and all(is_pointwise(fc) and fc.groups == 1 and fc.bias is not None for fc in (se.fc1, se.fc2))
+        and all(is_pointwise(fc) and fc.bias is not None for fc in (se.fc1, se.fc2))
         and is_stock(se.act, nn.ReLU)
         and (block.drop_path is None or is_stock(block.drop_path, DropPath))
         and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
@@ -117,7 +117,7 @@ def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
     """
     return (
         x.device.type != 'mps'  # which has no float64
-        and is_pointwise(conv) and conv.bias is None and conv.groups == 1
+        and is_pointwise(conv) and conv.bias is None
         and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
 
 

@@ -1,12 +1,13 @@
 """What a state dict looks like, in a few words for an error message or a user."""
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from .squeeze_excite import POSITIONS
 
-__all__ = ['is_se_key', 'recognise']
+__all__ = ['is_plain', 'is_se_key', 'recognise']
 
 _DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (1, 1, 1, 1)): 'ResNet-10',
@@ -23,6 +24,11 @@ _DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
 def is_se_key(key: str) -> bool:
     """Whether a state-dict key belongs to one of our, or timm's, SE modules."""
     return any(part in POSITIONS.values() for part in key.split('.'))
+
+
+def is_plain(state_dict: Mapping[str, Any]) -> bool:
+    """Whether a state dict is of a network without SE."""
+    return not any(map(is_se_key, state_dict))
 
 
 def recognise(state_dict: Mapping[str, Tensor]) -> str:
@@ -46,7 +52,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str:
         name = f'Wide-{name}'
     if 'conv1.0.weight' in state_dict:
         name += '-D (a deep stem and an average-pooled shortcut)' if _avg_down(state_dict) else '-C (a deep stem)'
-    if not any(is_se_key(k) for k in state_dict):
+    if is_plain(state_dict):
         return f'a {name}'
     settings = _se_settings(state_dict)
     return f'an SE-{name} ({settings})' if settings else f'a {name} with another attention than SE'

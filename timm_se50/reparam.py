@@ -159,7 +159,7 @@ def _se_folds(block: Any) -> bool:
     if is_watched(block) or not is_stock(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
         return False
     convs = (block.conv3, block.se.fc1, block.se.fc2)
-    return all(is_pointwise(conv) and conv.groups == 1 and conv.bias is not None for conv in convs)
+    return all(is_pointwise(conv) and conv.bias is not None for conv in convs)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor, like: nn.Parameter) -> nn.Linear:

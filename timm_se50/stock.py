@@ -24,10 +24,10 @@ def is_stock_conv(module: object) -> TypeGuard[nn.Conv2d]:
 
 
 def is_pointwise(module: object) -> TypeGuard[nn.Conv2d]:
-    """Whether `module` is such an `nn.Conv2d` of each pixel by itself: a 1x1 convolution of stride 1, not padded."""
+    """Whether `module` is such an `nn.Conv2d` and one matrix for each pixel: 1x1, stride 1, no padding, no groups."""
     return (
         is_stock(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride == (1, 1)
-        and module.padding == (0, 0))
+        and module.padding == (0, 0) and module.groups == 1)
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from torch import nn
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
 from .loading import map_on_load_
+from .reparam import InferenceBottleneck
 from .squeeze_excite import SEConfig, SEModule
 from .weights import doubling_problem, neutral_weights
 
@@ -138,7 +139,7 @@ def _check_shared(model: nn.Module, blocks: list[nn.Module], scales_norm: bool) 
 def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
     if isinstance(block, SEBlock):
         raise ValueError(f'{name} has SE already; make the model anew to change its settings.')
-    if type(block).__name__ == 'InferenceBottleneck':
+    if isinstance(block, InferenceBottleneck):
         raise ValueError(f'{name} is of the inference form of a model with SE; take the model that it was made from.')
     if type(block) not in _SE_CLASSES:
         raise ValueError(

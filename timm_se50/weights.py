@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from .bottleneck import SEBlock
-from .recognise import is_se_key, recognise
+from .recognise import is_plain, recognise
 from .squeeze_excite import POSITIONS, SEModule
 from .weights_check import check_weights
 
 __all__ = [
-    'add_se_weights_', 'clean_weights', 'doubling_problem', 'is_plain', 'map_resnet_weights', 'map_weights',
-    'neutral_weights']
+    'add_se_weights_', 'clean_weights', 'doubling_problem', 'map_resnet_weights', 'map_weights', 'neutral_weights']
 
 # Norms whose output is linear in their weight and bias, so that doubling both doubles it.
 LINEAR_NORMS = (
@@ -112,11 +111,6 @@ def map_weights(
     return mapped
 
 
-def is_plain(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are weights of a network without SE."""
-    return not any(map(is_se_key, weights))
-
-
 def add_se_weights_(weights: dict[str, Tensor], model: nn.Module, assign: bool = False) -> None:
     """Put the weights of neutral SE modules into those of the plain network, and what makes up for the gates."""
     for name, block in model.named_modules():
@@ -184,4 +178,3 @@ def _without_prefixes(key: str) -> str:
 
 def _is_weight(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
-

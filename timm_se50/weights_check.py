@@ -2,7 +2,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .recognise import is_se_key, recognise
+from .recognise import is_plain, is_se_key, recognise
 
 __all__ = ['check_weights']
 
@@ -25,7 +25,7 @@ def check_weights(
     def adapted(key):
         return adaptable and key.startswith('fc.')
 
-    plain = not any(map(is_se_key, source))
+    plain = is_plain(source)
     expected = {k: _shape(v) for k, v in target.items() if not (plain and is_se_key(k))}
     stems = {f'{name}.weight' for name in ([first_convs] if isinstance(first_convs, str) else first_convs)}
     classifier_problems = []

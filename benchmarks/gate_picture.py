@@ -18,9 +18,10 @@ from study.data import FASHION, Task, load_fashion_task
 from study.train import Recipe, train
 
 import timm_se50
-from timm_se50.gates import gate_warnings
-from timm_se50.gates_plot import plot_gates
-from timm_se50.gates_report import examine_gates, format_gates
+from timm_se50.cli.gates import examine_gates
+from timm_se50.gates import format_gates
+from timm_se50.gates.collect import gate_warnings
+from timm_se50.gates.plot import plot_gates
 
 ROOT = Path(__file__).parent
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from timm_se50.bench import interleave, median_ratio
-from timm_se50.reparam import fuse_block
+from timm_se50.cli.bench import interleave, median_ratio
+from timm_se50.inference.fuse import fuse_block
 
 BASELINE = 'seresnet50'
 EAGER = ('resnet50', BASELINE, 'se_resnet50', 'se_resnet50 reparameterized')

@@ -23,7 +23,7 @@ from common import RESULTS, update_json
 from tqdm import tqdm
 from training_report import report
 
-from timm_se50.bench import interleave  # and registers the models
+from timm_se50.cli.bench import interleave  # and registers the models
 
 MODELS = {
     'resnet50': ('resnet50', {}),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 
-from timm_se50.doctor import diagnose
+from timm_se50.cli.doctor import diagnose
 
 ROOT = Path(__file__).parents[1]
 MODELS = ['se_resnet50_patch', 'se_resnet50_replace']

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from timm_se50 import save_checkpoint
-from timm_se50.cli import main
+from timm_se50.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 # What a snippet takes for granted: that its reader has these

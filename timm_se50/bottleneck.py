@@ -6,7 +6,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from . import memory_efficient
-from .reparam import fuse_block
+from .inference.fuse import fuse_block
 from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']

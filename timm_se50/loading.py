@@ -3,9 +3,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .recognise import is_plain, is_se_key
-from .weights import add_se_weights_
-from .weights_check import check_weights
+from .weights.check import check_weights
+from .weights.mapping import add_se_weights_
+from .weights.recognise import is_plain, is_se_key
 
 __all__ = ['map_on_load_']
 

@@ -18,12 +18,12 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
-from .inplace_norm import fuse_norm
+from .inference.inplace_norm import fuse_norm
 from .loading import map_on_load_
-from .memory_efficient import set_memory_efficient
+from .memory_efficient.blocks import set_memory_efficient
 from .squeeze_excite import SEConfig
 from .surgery import insert_se_, patch_block, replace_block
-from .weights import map_resnet_weights, map_weights
+from .weights.mapping import map_resnet_weights, map_weights
 
 __all__ = ['SEResNet']
 

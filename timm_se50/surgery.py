@@ -8,10 +8,10 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
+from .inference.fuse import InferenceBottleneck
 from .loading import map_on_load_
-from .reparam import InferenceBottleneck
 from .squeeze_excite import SEConfig, SEModule
-from .weights import doubling_problem, neutral_weights
+from .weights.mapping import doubling_problem, neutral_weights
 
 __all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
 

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timm_se50 import SEConfig, patch_blocks_, replace_blocks_, save_checkpoint
-from timm_se50.hub_cli import model_of
+from timm_se50.cli.push import model_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOAD = """
 import sys, timm, torch
 import timm_se50

@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner
 
 from timm_se50 import SEConfig
-from timm_se50.cli import main
-from timm_se50.convert import convert_checkpoint
+from timm_se50.checkpoint.convert import convert_checkpoint
+from timm_se50.cli.main import main
 
 
 @pytest.fixture(scope='module')

@@ -6,8 +6,8 @@ import pytest
 import training
 from click.testing import CliRunner
 
-from timm_se50.bench import interleave, median_ratio
-from timm_se50.cli import main
+from timm_se50.cli.bench import interleave, median_ratio
+from timm_se50.cli.main import main
 
 
 @pytest.mark.parametrize(('options', 'last'), [([], 'reparameterized'), (['--train'], 'memory_efficient=True')])

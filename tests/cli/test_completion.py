@@ -2,7 +2,7 @@
 import pytest
 from click.testing import CliRunner
 
-from timm_se50.cli import main
+from timm_se50.cli.main import main
 
 
 @pytest.mark.parametrize('shell', ['zsh', 'fish'])  # for bash, click asks for the version of the bash it finds

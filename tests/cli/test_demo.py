@@ -4,8 +4,9 @@ import timm
 import torch
 from click.testing import CliRunner
 
-from timm_se50.cli import main
-from timm_se50.demo import _source, accuracy, load_digits, predict, report, run_demo, train
+from timm_se50.cli.demo import _source, report, run_demo
+from timm_se50.cli.digits import accuracy, load_digits, predict, train
+from timm_se50.cli.main import main
 
 
 def test_the_digits_are_real_and_held_out():

@@ -10,8 +10,8 @@ from timm.models import save_for_hf
 from torch import nn
 
 import timm_se50
-from timm_se50.cli import main
-from timm_se50.info import describe
+from timm_se50.cli.info import describe
+from timm_se50.cli.main import main
 
 
 def _run(*args):

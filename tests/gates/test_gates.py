@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import timm_se50
-from timm_se50.gates import SATURATED, STUCK, BlockGates, collect_gates, gate_warnings, recording_gates
+from timm_se50.gates.collect import SATURATED, STUCK, BlockGates, collect_gates, gate_warnings, recording_gates
 from timm_se50.squeeze_excite import POSITIONS
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 from timm.models import save_for_hf
 
 import timm_se50
-from timm_se50.cli import main
-from timm_se50.gates import BlockGates
-from timm_se50.gates_plot import _draw, plot_gates
-from timm_se50.gates_report import examine_gates
-from timm_se50.inputs import find_images
+from timm_se50.cli.gates import examine_gates
+from timm_se50.cli.main import main
+from timm_se50.gates.collect import BlockGates
+from timm_se50.gates.images import find_images
+from timm_se50.gates.plot import _draw, plot_gates
 
 
 @pytest.fixture(scope='module')

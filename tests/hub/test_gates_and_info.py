@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from timm_se50.cli import main
+from timm_se50.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 

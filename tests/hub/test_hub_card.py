@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from timm.models import get_arch_pretrained_cfgs
 
 from timm_se50 import CardConfig, SEConfig, patch_blocks_, save_checkpoint
-from timm_se50.card import cards_folder
+from timm_se50.checkpoint.card import cards_folder
 
 LICENSES = {
     'se_resnet50_replace.fb_ssl_yfcc100m_ft_in1k': ('timm/resnet50.fb_ssl_yfcc100m_ft_in1k', 'cc-by-nc-4.0'),

@@ -6,8 +6,8 @@ import pytest
 
 CLI = """
 from click.testing import CliRunner
-import timm_se50.cli
-result = CliRunner().invoke(timm_se50.cli.main, args)
+import timm_se50.cli.main
+result = CliRunner().invoke(timm_se50.cli.main.main, args)
 out = [result.exit_code, result.output]
 """
 

@@ -13,7 +13,7 @@ with torch.no_grad():
     assert want.isfinite().all() and len(want.unique()) == 6
     assert all(torch.equal(model(x), want) for model in models)
 keys = ('num_classes', 'input_size', 'mean', 'std', 'label_names', 'license', 'architecture', 'hf_hub_id', 'source')
-out = [[str(timm_se50.checkpoint_config.se_config(m)), {k: m.pretrained_cfg.get(k) for k in keys}] for m in models]
+out = [[str(timm_se50.checkpoint.se_config(m)), {k: m.pretrained_cfg.get(k) for k in keys}] for m in models]
 """
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from timm_se50.prepacked_conv import PrepackedConv2d
+from timm_se50.inference.prepacked_conv import PrepackedConv2d
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 

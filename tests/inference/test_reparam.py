@@ -11,7 +11,7 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 
 import timm_se50
-from timm_se50.reparam import InferenceBottleneck
+from timm_se50.inference.fuse import InferenceBottleneck
 from timm_se50.squeeze_excite import POSITIONS
 
 # Of the largest logit. A float64 has 2e-16; SE-POST and SE-Identity scale the whole signal 16 times in a row and so

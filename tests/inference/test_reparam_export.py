@@ -9,7 +9,7 @@ from helpers import shake_
 from timm.models import reparameterize_model
 from torch.export import Dim
 
-from timm_se50.reparam import InferenceBottleneck
+from timm_se50.inference.fuse import InferenceBottleneck
 from timm_se50.squeeze_excite import POSITIONS
 
 # Of the largest output: float32 rounding of a network of 53 convolutions, computed in another order.

@@ -10,8 +10,8 @@ from timm.models import reparameterize_model
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from timm_se50.inplace_norm import InplaceBatchNorm2d
-from timm_se50.reparam import InferenceBottleneck
+from timm_se50.inference.fuse import InferenceBottleneck
+from timm_se50.inference.inplace_norm import InplaceBatchNorm2d
 
 # Of the largest output: one block's float64 arithmetic, in another order.
 FLOAT64 = 1e-12

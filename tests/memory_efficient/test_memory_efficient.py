@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from training import saved_bytes
 
 import timm_se50
-from timm_se50 import memory_efficient as me
+from timm_se50.memory_efficient import blocks as me
 
 torch.set_num_threads(1)
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

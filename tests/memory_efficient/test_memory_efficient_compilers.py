@@ -3,7 +3,7 @@ import pytest
 import timm
 import torch
 
-from timm_se50 import memory_efficient as me
+from timm_se50.memory_efficient import blocks as me
 
 torch.set_num_threads(1)
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

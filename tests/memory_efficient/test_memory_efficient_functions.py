@@ -6,8 +6,8 @@ from torch.func import functional_call
 from torch.nn.functional import relu
 
 from timm_se50 import SEModule
-from timm_se50.memory_efficient_conv import conv_norm, conv_norm_se_add_relu
-from timm_se50.memory_efficient_norm import norm_relu_conv, norm_se_add_relu
+from timm_se50.memory_efficient.conv import conv_norm, conv_norm_se_add_relu
+from timm_se50.memory_efficient.norm import norm_relu_conv, norm_se_add_relu
 
 LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 

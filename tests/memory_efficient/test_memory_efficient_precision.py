@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from timm_se50 import memory_efficient
-from timm_se50.memory_efficient_conv import conv_norm
+from timm_se50.memory_efficient import blocks as memory_efficient
+from timm_se50.memory_efficient.conv import conv_norm
 
 K, C = 64, 256  # layer1
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from timm.models import PretrainedCfg, get_pretrained_cfg
 
-from .squeeze_excite import SEConfig
+from ..squeeze_excite import SEConfig
 
 __all__ = ['CardConfig', 'cards_folder', 'origin', 'render_card']
 
@@ -59,7 +59,7 @@ class CardConfig:
 
 def cards_folder() -> Path:
     """hub_cards/: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / 'hub_cards'
     return installed if installed.is_dir() else package.parent / 'hub_cards'
 

@@ -15,10 +15,10 @@ from timm.models.resnet import ResNet
 from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from .bottleneck import SEBlock
-from .reparam import InferenceBottleneck
-from .se_resnet50 import SEResNet
-from .squeeze_excite import POSITIONS, SEConfig, SEModule
+from ..bottleneck import SEBlock
+from ..inference.fuse import InferenceBottleneck
+from ..se_resnet50 import SEResNet
+from ..squeeze_excite import POSITIONS, SEConfig, SEModule
 
 __all__ = ['checkpoint_config', 'se_config']
 

@@ -7,16 +7,14 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import load_state_dict
-from torch import Tensor
 
+from ..squeeze_excite import SEConfig
+from ..weights.recognise import recognise
 from .card import CardConfig
-from .checkpoint import save_checkpoint
-from .recognise import recognise
-from .squeeze_excite import SEConfig
-from .weights import clean_weights
+from .folder import save_checkpoint
+from .load import read_weights
 
-__all__ = ['Conversion', 'convert_checkpoint', 'model_name', 'read_weights']
+__all__ = ['Conversion', 'convert_checkpoint', 'model_name']
 
 
 @dataclass(frozen=True)
@@ -33,33 +31,6 @@ class Conversion:
         return (
             f'Recognised {self.recognised}.\nWrote {self.model} with {head} to {self.folder}.\n'
             f"Load it: timm.create_model('local-dir:{self.folder}', pretrained=True)")
-
-
-def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read a state dict from a file, as timm does: of several in it the averaged (EMA) one, and no pickled code.
-
-    Args:
-        path: A .safetensors file, or one of torch.save(): a state dict or a training checkpoint that holds one.
-
-    Returns:
-        Weights by key, without the prefixes of wrappers.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It cannot be read.
-        RuntimeError: It holds something else; the message says what.
-    """
-    if os.path.isdir(path):
-        raise FileNotFoundError(f'{path} is a folder; expected a file with weights, for example model.safetensors.')
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: there is no such file.')
-    try:
-        weights = load_state_dict(str(path))
-    except Exception as e:  # what a damaged pickle raises has no bound
-        raise ValueError(
-            f'{path} cannot be read: {str(e).strip() or type(e).__name__}. Expected a .safetensors file, or one that '
-            'torch.save() wrote, with a state dict.') from e
-    return clean_weights(weights)
 
 
 def model_name(route: str) -> str:

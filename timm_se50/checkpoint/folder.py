@@ -12,7 +12,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from .card import CardConfig, origin, render_card
-from .checkpoint_config import checkpoint_config
+from .config import checkpoint_config
 
 __all__ = ['FILES', 'save_checkpoint', 'write_checkpoint']
 

@@ -1,10 +1,12 @@
-"""How fast the models run on this machine, against timm's resnet50."""
+"""`timm-se50 bench`: how fast the models run on this machine, against timm's resnet50."""
+import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import click
 import timm
 import torch
 from timm.models import reparameterize_model
@@ -12,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-__all__ = ['bench', 'format_bench', 'interleave', 'median_ratio']
+__all__ = ['bench', 'command', 'format_bench', 'interleave', 'median_ratio']
 
 
 def bench(
@@ -112,3 +114,16 @@ def _training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
 def _wait(x: torch.Tensor) -> None:
     if x.device.type != 'cpu':
         torch.accelerator.synchronize(x.device)
+
+
+@click.command('bench')
+@click.option('--batch-size', type=click.IntRange(1), default=8, show_default=True)
+@click.option('--size', 'image_size', type=click.IntRange(32), default=224, show_default=True, help='Pixels.')
+@click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
+@click.option('--train', is_flag=True, help='Time training steps in place of forward passes.')
+@click.option('--device', default='cpu', show_default=True)
+@click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
+def command(as_json, **options):
+    """Time our model and timm's on this machine, in turn."""
+    results = bench(**options)
+    click.echo(json.dumps(results) if as_json else format_bench(results))

@@ -1,16 +1,17 @@
-"""What is registered with timm in this environment, and how it got there."""
+"""`timm-se50 doctor`: what is registered with timm in this environment, and how it got there."""
 import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
 
+import click
 import timm
 
-from . import __file__ as package_file, __version__
-from .se_resnet50 import default_cfgs
+from .. import __file__ as package_file, __version__
+from ..se_resnet50 import default_cfgs
 
-__all__ = ['diagnose']
+__all__ = ['command', 'diagnose']
 
 _LIBRARIES = ('timm', 'torch', 'torchvision', 'huggingface_hub', 'safetensors')
 _MODELS = sorted({name.partition('.')[0] for name in default_cfgs})
@@ -44,3 +45,12 @@ def _why_not_without_import() -> str:
         return 'timm-se50 is on the path and not installed; pip install it (a source tree: pip install -e .)'
     fresh = subprocess.run([sys.executable, '-c', _FRESH], capture_output=True, text=True)
     return (fresh.stderr.strip() or f'Python ended with status {fresh.returncode}') if fresh.returncode else ''
+
+
+@click.command('doctor')
+def command():
+    """Show what timm knows of this plugin, and how; fails where timm does not know its models without an import."""
+    well, findings = diagnose()
+    for title, finding in findings.items():
+        click.echo(f'{title:18} {finding}')
+    raise SystemExit(not well)

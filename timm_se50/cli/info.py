@@ -1,17 +1,20 @@
-"""What a model is made of: parameters, FLOPs, SE settings, a table of its blocks."""
+"""`timm-se50 info`: what a model is made of: parameters, FLOPs, SE settings, a table of its blocks."""
+import json
 from typing import Any
 
+import click
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .bottleneck import SEBlock
-from .gates import SE_MODULES, evaluating
-from .recognise import recognise
-from .squeeze_excite import POSITIONS
+from ..bottleneck import SEBlock
+from ..checkpoint import load_model
+from ..gates.collect import SE_MODULES, evaluating
+from ..squeeze_excite import POSITIONS
+from ..weights.recognise import recognise
 
-__all__ = ['describe', 'format_description']
+__all__ = ['command', 'describe', 'format_description']
 
 
 def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
@@ -89,3 +92,17 @@ def format_description(info: dict[str, Any]) -> str:
         se = f'{b["se_position"]}, {b["channels"]} -> {b["hidden"]}' if 'hidden' in b else '-'
         lines.append(f'{b["block"]:<10}{b["class"]:<14}{b["parameters"]:>12,}{b["flops"]:>15,}  {se}')
     return '\n'.join(lines)
+
+
+@click.command('info')
+@click.argument('checkpoint')
+@click.option('--size', type=click.IntRange(1), help="Pixels to count FLOPs for; by default the model's own.")
+@click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
+def command(checkpoint: str, size: int | None, as_json: bool):
+    """Show parameters, FLOPs, SE settings and blocks of CHECKPOINT.
+
+    CHECKPOINT is a folder, a name that timm knows (hf-hub:..., local-dir:...), or a model's name alone, which loads no
+    weights (se_resnet50_patch).
+    """
+    description = describe(load_model(checkpoint, weights=False), size)
+    click.echo(json.dumps(description, indent=2) if as_json else format_description(description))

@@ -1,18 +1,19 @@
-"""What the commands `push` and `pull` do, beside what hub.py and hub_push.py do."""
+"""`timm-se50 push`."""
 import ast
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import click
 import timm
 from safetensors import safe_open
 from torch import nn
 
-from .card import CardConfig
-from .hub_push import Pushed
+from ..checkpoint import CardConfig
+from ..hub import Pushed, push_to_hub
 
-__all__ = ['describe_push', 'load_card', 'model_of', 'parse_kwargs']
+__all__ = ['command', 'describe_push', 'load_card', 'model_of', 'parse_kwargs']
 
 
 def parse_kwargs(pairs: Iterable[str]) -> dict[str, Any]:
@@ -75,3 +76,29 @@ def describe_push(pushed: Pushed) -> str:
         files = '\n'.join(f'{size:>12,} bytes  {name}' for name, size in pushed.files.items())
         return f'Would push to {pushed.repo_id}:\n{files}\n\n{pushed.card}'
     return f'{pushed.url}' if pushed.changed else f'{pushed.url} holds the same already; no commit was made.'
+
+
+@click.command('push')
+@click.argument('model')
+@click.argument('repo_id')
+@click.option('--checkpoint', type=click.Path(exists=True, dir_okay=False), help='Weights for a MODEL that is a name.')
+@click.option('--model-kwargs', multiple=True, metavar='KEY=VALUE',
+              help='Argument of timm.create_model(); may be repeated.')
+@click.option('--portable', is_flag=True, help="Push as timm's own seresnet50 (default SE settings only).")
+@click.option('--card', 'card_file', type=click.Path(exists=True, dir_okay=False), help='JSON: recipe, results, ...')
+@click.option('--overwrite-card', is_flag=True, help='Replace a README.md that is there.')
+@click.option('--revision', help='Branch to commit to.')
+@click.option('--private', is_flag=True, default=None, help='Make a private repo.')
+@click.option('--create-pr', is_flag=True, help='Open a pull request.')
+@click.option('--message', 'commit_message', default='Add model', show_default=True, help='Title of the commit.')
+@click.option('--dry-run', is_flag=True, help='Show files, sizes and card, and send nothing.')
+@click.option('-q', '--quiet', is_flag=True, help='No progress bars.')
+def command(model: str, repo_id: str, checkpoint: str | None, model_kwargs: tuple[str, ...], card_file, **options):
+    """Push MODEL to the Hub as REPO_ID.
+
+    MODEL is a folder that save_checkpoint() made or a name in timm's registry, with its pretrained weights or those of
+    --checkpoint. The token is the one of `hf auth login` or HF_TOKEN.
+    """
+    card = load_card(card_file)
+    click.echo(describe_push(push_to_hub(
+        model_of(model, checkpoint, parse_kwargs(model_kwargs)), repo_id, card=card, **options)))

@@ -8,7 +8,7 @@ import torch
 from timm.layers import SqueezeExcite
 from torch import Tensor, nn
 
-from .squeeze_excite import SEModule
+from ..squeeze_excite import SEModule
 
 __all__ = ['SE_MODULES', 'BlockGates', 'collect_gates', 'evaluating', 'gate_warnings', 'recording_gates']
 

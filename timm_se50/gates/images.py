@@ -1,51 +1,16 @@
-"""What a command is given: a checkpoint, and images."""
+"""Images from files and folders, as a model wants them."""
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.readers.img_extensions import get_img_extensions
 from torch import nn
 
-__all__ = ['find_images', 'image_batches', 'load_model']
-
-
-def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
-    """Load a model, in eval mode.
-
-    Args:
-        checkpoint: A folder with config.json and weights, or any name `timm.create_model()` takes: 'hf-hub:...',
-            'local-dir:...', 'se_resnet50_patch.tv2_in1k'.
-        weights: Load the weights, too.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: It is neither.
-        FileNotFoundError: The folder does not exist, or holds no checkpoint.
-        RuntimeError: timm cannot load it; the message says why.
-    """
-    folder = checkpoint.removeprefix('local-dir:')
-    if os.path.isdir(folder):
-        if not os.path.isfile(os.path.join(folder, 'config.json')):
-            raise FileNotFoundError(
-                f'{folder} holds no config.json; expected a folder of save_checkpoint() or `timm-se50 convert`.')
-        checkpoint = f'local-dir:{folder}'
-    elif os.path.isfile(folder):
-        raise ValueError(
-            f'{folder} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert {folder} FOLDER.')
-    elif checkpoint != folder or os.path.isdir(os.path.dirname(folder)):
-        raise FileNotFoundError(f'{folder}: there is no such folder.')
-    try:
-        return timm.create_model(checkpoint, pretrained=weights).eval()
-    # the last ones where config.json is wrong, or the name is no Hub id
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
-        raise RuntimeError(f'{checkpoint} cannot be loaded: {type(e).__name__}: {e}') from e
+__all__ = ['find_images', 'image_batches']
 
 
 def find_images(paths: Sequence[str | os.PathLike]) -> list[tuple[Path, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .gates import BlockGates
+from .collect import BlockGates
 
 __all__ = ['check_plot', 'plot_gates']
 

@@ -1,45 +1,10 @@
-"""The gates of a checkpoint and their table: what `timm-se50 gates` prints."""
-import os
+"""The gates as a table, and as JSON."""
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
+from .collect import BlockGates, gate_warnings
 
-from .gates import BlockGates, collect_gates, gate_warnings
-from .inputs import find_images, image_batches, load_model
-
-__all__ = ['examine_gates', 'format_gates', 'gates_to_dict']
-
-
-def examine_gates(
-        checkpoint: str,
-        paths: Sequence[str | os.PathLike],
-        size: int | None = None,
-        batch_size: int = 32,
-) -> list[BlockGates]:
-    """Run a checkpoint on images and collect its gates, with a progress bar if that takes over two seconds.
-
-    Args:
-        checkpoint: See `load_model`.
-        paths: See `find_images`; an image's class is the name of its folder.
-        size: Height and width in pixels, by default the model's own.
-        batch_size: Images a batch.
-
-    Returns:
-        The gates of each SE module.
-
-    Raises:
-        OSError, RuntimeError, ValueError: The checkpoint or an image cannot be read, or the model holds no SE.
-    """
-    images = find_images(paths)
-    classes = sorted({name for _, name in images})
-    model = load_model(checkpoint)
-    with tqdm(total=len(images), delay=2, unit='image', disable=None) as bar:
-        def batches():
-            for batch, index in image_batches(images, classes, model, size, batch_size):
-                yield batch, index
-                bar.update(len(index))
-        return collect_gates(model, batches(), classes)
+__all__ = ['format_gates', 'gates_to_dict']
 
 
 def format_gates(blocks: Sequence[BlockGates]) -> str:

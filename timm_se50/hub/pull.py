@@ -14,11 +14,11 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from timm.models import load_pretrained
 from torch import nn
 
-from .checkpoint import FILES
-from .hub_errors import explained, retrying
-from .se_resnet50 import SEResNet
+from ..checkpoint.folder import FILES
+from ..se_resnet50 import SEResNet
+from ..weights.mapping import map_resnet_weights
+from .errors import explained, retrying
 from .verify import Fetch, file_hash, forget, stated_hashes
-from .weights import map_resnet_weights
 
 __all__ = ['download_checkpoint', 'progress_bars', 'pull_from_hub']
 

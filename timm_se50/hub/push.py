@@ -12,10 +12,10 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import get_token, validate_repo_id
 from torch import nn
 
-from .card import CardConfig
-from .checkpoint import FILES, write_checkpoint
-from .hub import progress_bars
-from .hub_errors import WAITS, explained, is_transient, retrying
+from ..checkpoint.card import CardConfig
+from ..checkpoint.folder import FILES, write_checkpoint
+from .errors import WAITS, explained, is_transient, retrying
+from .pull import progress_bars
 from .verify import file_hash, stated_hashes
 
 __all__ = ['Pushed', 'push_to_hub']

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.hf_api import ModelInfo
 
-from .hub_errors import RETRIED_BY_CLIENT, retrying
+from .errors import RETRIED_BY_CLIENT, retrying
 
 __all__ = ['Fetch', 'file_hash', 'forget', 'stated_hashes']
 

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from ..squeeze_excite import SEModule
+from ..stock import is_pointwise, is_stock, is_stock_conv, is_watched
+from ..torch_internals import is_recorded
 from .prepacked_conv import PrepackedConv2d
-from .recorded import is_recorded
-from .squeeze_excite import SEModule
-from .stock import is_pointwise, is_stock, is_stock_conv, is_watched
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
 

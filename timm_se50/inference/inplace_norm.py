@@ -10,8 +10,8 @@ import torch
 from timm.layers import register_notrace_module
 from torch import nn
 
-from .recorded import is_recorded
-from .stock import is_stock
+from ..stock import is_stock
+from ..torch_internals import is_recorded
 
 __all__ = ['InplaceBatchNorm2d', 'fuse_norm']
 

@@ -11,7 +11,7 @@ from timm.layers import register_notrace_module
 from torch import nn
 from torch.nn import functional as F
 
-from .recorded import is_recorded
+from ..torch_internals import is_recorded
 
 __all__ = ['PrepackedConv2d']
 

@@ -6,14 +6,14 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from .memory_efficient_conv import conv_norm, conv_norm_se_add_relu
-from .memory_efficient_norm import norm_relu_conv, norm_se_add_relu
-from .recorded import is_transformed
-from .squeeze_excite import SEModule
-from .stock import is_pointwise, is_stock, is_stock_conv
+from ..squeeze_excite import SEModule
+from ..stock import is_pointwise, is_stock, is_stock_conv
+from ..torch_internals import is_transformed
+from .conv import conv_norm, conv_norm_se_add_relu
+from .norm import norm_relu_conv, norm_se_add_relu
 
 if TYPE_CHECKING:
-    from .bottleneck import SEBottleneck
+    from ..bottleneck import SEBottleneck
 
 # K * K / C, of a 1x1 convolution of K channels to C, up to which its output is not made; 16 in layer1
 MAX_GRAM = 16
@@ -34,7 +34,7 @@ def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
     Raises:
         ValueError: The model has no such block.
     """
-    from .bottleneck import SEBottleneck  # which imports this module
+    from ..bottleneck import SEBottleneck  # which imports this module
 
     blocks = [m for m in model.modules() if isinstance(m, SEBottleneck)]
     if not blocks:

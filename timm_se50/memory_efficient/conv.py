@@ -13,8 +13,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .memory_efficient_gate import excite, excite_backward, refuse_unknown_backward
-from .squeeze_excite import SEModule
+from ..squeeze_excite import SEModule
+from .gate import excite, excite_backward, refuse_unknown_backward
 
 __all__ = ['conv_norm', 'conv_norm_se_add_relu']
 

@@ -2,8 +2,8 @@
 import torch
 from torch import Tensor, nn
 
-from .memory_efficient_gate import excite, excite_backward, refuse_unknown_backward
-from .squeeze_excite import SEModule
+from ..squeeze_excite import SEModule
+from .gate import excite, excite_backward, refuse_unknown_backward
 
 __all__ = ['norm_relu_conv', 'norm_se_add_relu']
 

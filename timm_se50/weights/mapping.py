@@ -13,10 +13,10 @@ from timm.layers import RmsNorm2d, SimpleNorm2d
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from .bottleneck import SEBlock
+from ..bottleneck import SEBlock
+from ..squeeze_excite import POSITIONS, SEModule
+from .check import check_weights
 from .recognise import is_plain, recognise
-from .squeeze_excite import POSITIONS, SEModule
-from .weights_check import check_weights
 
 __all__ = [
     'add_se_weights_', 'clean_weights', 'doubling_problem', 'map_resnet_weights', 'map_weights', 'neutral_weights']

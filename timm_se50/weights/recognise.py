@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .squeeze_excite import POSITIONS
+from ..squeeze_excite import POSITIONS
 
 __all__ = ['is_plain', 'is_se_key', 'recognise']
 

@@ -1,0 +1,34 @@
+"""`timm-se50 convert`."""
+import json
+from dataclasses import asdict
+
+import click
+
+from ..checkpoint import convert_checkpoint
+from ..squeeze_excite import SEConfig
+
+__all__ = ['command']
+
+
+def _ints(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, value.split(',')))
+    except ValueError:
+        raise click.BadParameter(f'{value!r}: expected whole numbers with commas between, for example 3,4.') from None
+
+
+@click.command('convert')
+@click.argument('file', type=click.Path())
+@click.argument('folder', type=click.Path())
+@click.option('--route', type=click.Choice(['replace', 'patch']), default='replace', show_default=True)
+@click.option('--reduction', default='16', callback=_ints, help='Ratio r, or one for each stage.  [default: 16]')
+@click.option('--stages', default='1,2,3,4', callback=_ints, help='Stages with SE.  [default: 1,2,3,4]')
+@click.option('--position', default='standard', show_default=True, help='standard, pre, post or identity.')
+@click.option('--num-classes', type=int, help='Another number than the file has: the head is then new.')
+@click.option('--tag', help="timm's tag of the weights, as in resnet50.TAG: its preprocessing and license go along.")
+@click.option('--json', 'as_json', is_flag=True, help='Print what was done as JSON.')
+def command(file, folder, route, reduction, stages, position, num_classes, tag, as_json):
+    """Make a checkpoint FOLDER with SE of FILE, the weights of a ResNet-50. It computes what that one computed."""
+    config = SEConfig(reduction if len(reduction) > 1 else reduction[0], stages, position)
+    done = convert_checkpoint(file, folder, route=route, config=config, num_classes=num_classes, tag=tag)
+    click.echo(json.dumps(asdict(done)) if as_json else done)

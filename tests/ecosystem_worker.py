@@ -16,7 +16,7 @@ def images(n=2, size=64):
 
 
 def se_weights(model):
-    return {name: p for name, p in model.named_parameters() if '.se.fc2.weight' in name}
+    return {name: p for name, p in model.named_parameters() if '.se_standard.fc2.weight' in name}
 
 
 def check_equal(model, plain, forward):
@@ -70,7 +70,7 @@ def transformers_wrapper(name):
     from transformers import TimmWrapperForImageClassification, TimmWrapperModel
 
     trained = timm.create_model(name, pretrained=True, num_classes=5, se_reduction=8)
-    nn.init.constant_(trained.layer1[0].se.fc2.bias, 0.3)  # no longer a ResNet-50
+    nn.init.constant_(trained.layer1[0].se_standard.fc2.bias, 0.3)  # no longer a ResNet-50
     with torch.no_grad():
         expected = trained.eval()(images())
         features = trained.forward_features(images())
@@ -140,7 +140,7 @@ def torchvision(name):
     plain = timm.create_model('resnet50', pretrained=True).eval()
     ours, theirs = (create_feature_extractor(m, nodes) for m in (model, plain))
     check_equal(ours, theirs, lambda m: list(m(images()).values()))
-    gate = create_feature_extractor(model, ['layer2.1.se.fc2'])(images())['layer2.1.se.fc2']
+    gate = create_feature_extractor(model, ['layer2.1.se_standard.fc2'])(images())['layer2.1.se_standard.fc2']
     assert gate.shape == (2, 512, 1, 1)
     assert not gate.any()  # a sigmoid of 0
     check_trains(ours, lambda m: m(images())['layer4'].square().mean())

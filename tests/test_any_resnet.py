@@ -143,7 +143,7 @@ def test_frozen_model_stays_frozen_and_se_learns(insert_, plain, images):
         optimizer.step()
 
     assert set(changed(plain, before)) == {
-        k for k in before if '.se.' in k or k.startswith('fc.')}
+        k for k in before if '.se_standard.' in k or k.startswith('fc.')}
 
 
 def test_an_optimizer_from_before_the_surgery_goes_on(insert_, plain, images):
@@ -163,7 +163,7 @@ def test_an_optimizer_from_before_the_surgery_goes_on(insert_, plain, images):
 
     torch.testing.assert_close(optimizer.state[weight]['momentum_buffer'], 0.9 * momentum + weight.grad)
     still = {k for k, _ in plain.named_parameters()} - set(changed(plain, before))
-    assert still == {k for k in before if '.se.fc1.' in k}, 'fc1 has no gradient as long as fc2 is zero'
+    assert still == {k for k in before if '.se_standard.fc1.' in k}, 'fc1 has no gradient as long as fc2 is zero'
 
 
 def test_on_meta_and_shared_blocks(insert_):

@@ -91,9 +91,9 @@ def test_new_head_is_initialized_as_ever(plain_file):
 
 def test_se_modules_are_initialized_as_ever(plain_file):
     for block in make(plain_file).layer4:
-        fc1 = block.se.fc1
+        fc1 = block.se_standard.fc1
         assert fc1.weight.std().item() == pytest.approx(math.sqrt(2 / fc1.out_channels), rel=0.02)
-        assert not block.se.fc2.weight.any()
+        assert not block.se_standard.fc2.weight.any()
 
 
 def test_what_is_not_loaded_is_initialized_as_ever(plain_weights):

@@ -42,7 +42,7 @@ def test_every_se_parameter_is_registered_and_learns(insert_, plain, images):
 
 def test_se_is_saved_moved_and_cast(insert_, plain):
     insert_(plain, SEConfig())
-    assert sum('.se.' in k for k in plain.state_dict()) == 16 * 4
+    assert sum('.se_standard.' in k for k in plain.state_dict()) == 16 * 4
     assert all(p.dtype is torch.float64 for p in se_parameters(plain.double()))
     assert all(p.is_meta for p in se_parameters(plain.to('meta')))
 

@@ -87,14 +87,14 @@ def test_train_from_a_file_and_resume(folder, run, model):
     assert 'Overwriting' not in out
     first = check_trained(folder, f'{model}_pretrained', ema=True)
     assert first['epoch'] == 0
-    assert first['state_dict']['layer1.0.se.fc1.weight'].shape[0] == 256 // 8
+    assert first['state_dict']['layer1.0.se_standard.fc1.weight'].shape[0] == 256 // 8
 
     run('train.py', *TRAIN, *settings, '--resume', f'{model}_pretrained/last.pth.tar', '--epochs', 2,
         '--experiment', f'{model}_pretrained_resumed')
     with open(folder / f'{model}_pretrained_resumed' / 'summary.csv') as f:
         assert [row['epoch'] for row in csv.DictReader(f)] == ['1']
     second = check_trained(folder, f'{model}_pretrained_resumed', ema=True)
-    moved = (second['state_dict'][k] - first['state_dict'][k] for k in first['state_dict'] if '.se.fc2.' in k)
+    moved = (second['state_dict'][k] - first['state_dict'][k] for k in first['state_dict'] if '.se_standard.fc2.' in k)
     assert all(0 < d.abs().max() < 0.05 for d in moved)
 
 

@@ -91,7 +91,7 @@ def test_both_ways_give_one_network(create, insert_, route, plain):
     live = insert_(plain, SEConfig()).state_dict()
     assert list(mapped) == list(live)
     assert [k for k in mapped if not torch.equal(mapped[k], live[k])] == [
-        k for k in mapped if k.endswith('.se.fc1.weight') or k.endswith('.se.fc1.bias')]
+        k for k in mapped if k.endswith('.se_standard.fc1.weight') or k.endswith('.se_standard.fc1.bias')]
 
 
 @pytest.mark.parametrize('name', [f'se_resnet50_{route}' for route in ROUTES])
@@ -101,7 +101,7 @@ def test_without_weights_it_is_an_ordinary_random_init(name):
     for (key, value), (twin_key, twin_value) in zip(
             model.named_parameters(), twin.named_parameters(), strict=True):
         assert key == twin_key
-        if '.se.' in key and value.ndim == 4:
+        if '.se_standard.' in key and value.ndim == 4:
             # a standard deviation of 4096 values or more is known to 1 / sqrt(2 * 4096), 1.1 %: 5 sigma
             assert value.std().item() == pytest.approx(twin_value.std().item(), rel=0.06)
             assert value.std() > 0.01

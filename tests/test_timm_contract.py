@@ -110,10 +110,10 @@ def test_group_matcher_puts_se_with_its_block(route):
     model, plain = (timm.create_model(name, device='meta') for name in (f'se_resnet50_{route}', 'resnet50'))
     groups = group_parameters(model, model.group_matcher(), reverse=True)
     expected = group_parameters(plain, plain.group_matcher(), reverse=True)
-    assert {k: v for k, v in groups.items() if '.se.' not in k} == expected
+    assert {k: v for k, v in groups.items() if '.se_standard.' not in k} == expected
     for key in groups:
-        if '.se.' in key:
-            assert groups[key] == groups[key.partition('.se.')[0] + '.conv3.weight']
+        if '.se_standard.' in key:
+            assert groups[key] == groups[key.partition('.se_standard.')[0] + '.conv3.weight']
 
 
 def test_se_layers_have_timms_init_also_by_init_weights(route):

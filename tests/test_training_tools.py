@@ -29,7 +29,7 @@ def test_ema_tracks_its_own_se(model):
             p.add_(1.0)
     ema.update(model)
     for key, value in ema.module.named_parameters():
-        moved = 0.25 if '.se.' in key else 0.0  # a share of 1 - decay of the 1.0 that was added
+        moved = 0.25 if '.se_standard.' in key else 0.0  # a share of 1 - decay of the 1.0 that was added
         torch.testing.assert_close(value, before[key] + moved, rtol=0, atol=1e-6)  # float32, values below 10
 
     x = torch.randn(2, 3, 32, 32)

@@ -1,12 +1,12 @@
 """The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
-from torch import nn
+from torch import Tensor, nn
 
-from . import memory_efficient
-from .inference.fuse import fuse_block
+from .block_weights import map_block_weights
 from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']
@@ -22,7 +22,7 @@ class SEBlock(nn.Module):
     if TYPE_CHECKING:  # TorchScript would read these as attribute types, and a 'type: ignore' as a signature
         aa: Any  # timm's says: maybe None
         conv1: nn.Conv2d
-        se: nn.Module | None
+        se_standard: nn.Module | None
         se_pre: nn.Module | None
         se_post: nn.Module | None
         se_identity: nn.Module | None
@@ -34,8 +34,8 @@ class SEBlock(nn.Module):
         for name in POSITIONS.values():
             setattr(self, name, None)  # TorchScript then leaves the branches of the other three out
         setattr(self, POSITIONS[position], se)
-        # Right behind the last norm, where timm has it: state dict, parameters() and so an optimizer's state have
-        # the order of timm's seresnet50.
+        # Right behind the last norm, where timm's seresnet50 has it: parameters() and so an optimizer's state have
+        # its order.
         names = list(self._modules)
         for name in names[names.index(self.last_norm) + 1:-1]:
             self._modules[name] = self._modules.pop(name)
@@ -47,7 +47,24 @@ class SEBlock(nn.Module):
 
     def fuse(self) -> nn.Module:
         """The block's inference form; `timm.models.reparameterize_model()` looks for this name."""
+        from .inference import fuse_block
         return fuse_block(self)
+
+    def map_weights(self, weights: Mapping[str, Tensor], assign: bool = False) -> Mapping[str, Tensor]:
+        """What the block is to load, see `map_block_weights`."""
+        position = self.se_position
+        se, norm = getattr(self, POSITIONS[position]), getattr(self, self.last_norm)
+        return map_block_weights(weights, self.state_dict(), position, se, self.last_norm, norm, assign)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        # Here and not in the model, so that it holds whatever loads the block: the model, a stage of it, a detector
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        mapped = self.map_weights(own, local_metadata.get('assign_to_params_buffers', False))
+        if mapped is not own:
+            for name in own.keys() - mapped.keys():
+                del state_dict[prefix + name]
+            state_dict.update((prefix + name, v) for name, v in mapped.items())
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     __jit_unused_properties__: ClassVar[list[str]] = ['se_position']
 
@@ -56,13 +73,8 @@ class SEBottleneck(SEBlock, Bottleneck):
     """timm's `Bottleneck` with Squeeze-and-Excitation."""
     last_conv = 'conv3'
     last_norm = 'bn3'
-    memory_efficient = False  # see set_memory_efficient()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
-            if memory_efficient.is_applicable(self, x):
-                return memory_efficient.forward(self, x)
-
         shortcut = x
         if self.se_pre is not None:
             x = self.se_pre(x)
@@ -80,8 +92,8 @@ class SEBottleneck(SEBlock, Bottleneck):
         x = self.conv3(x)
         x = self.bn3(x)
 
-        if self.se is not None:
-            x = self.se(x)
+        if self.se_standard is not None:
+            x = self.se_standard(x)
 
         if self.drop_path is not None:
             x = self.drop_path(x)
@@ -118,8 +130,8 @@ class SEBasicBlock(SEBlock, BasicBlock):
         x = self.conv2(x)
         x = self.bn2(x)
 
-        if self.se is not None:
-            x = self.se(x)
+        if self.se_standard is not None:
+            x = self.se_standard(x)
 
         if self.drop_path is not None:
             x = self.drop_path(x)

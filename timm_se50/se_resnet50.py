@@ -1,10 +1,11 @@
 """The two models, as timm knows them."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from timm.models import (
     build_model_with_cfg,
@@ -18,12 +19,10 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
-from .inference.inplace_norm import fuse_norm
-from .loading import map_on_load_
-from .memory_efficient.blocks import set_memory_efficient
-from .squeeze_excite import SEConfig
+from .squeeze_excite import SEConfig, SEModule
 from .surgery import insert_se_, patch_block, replace_block
-from .weights.mapping import map_resnet_weights, map_weights
+from .torch_internals import has_load_hooks
+from .weights import check_data, check_shapes, map_resnet_weights, map_weights
 
 __all__ = ['SEResNet']
 
@@ -57,31 +56,46 @@ class SEResNet(ResNet):
             raise ValueError(f'memory_efficient={memory_efficient!r}: expected True or False.')
         with init_context:
             super().__init__(*args, **kwargs)
-        insert_se_(self, config, convert, neutral=False)
+        insert_se_(self, config, convert)
         if memory_efficient:
+            from .memory_efficient import set_memory_efficient
             set_memory_efficient(self)
         if type(self.bn1) is nn.BatchNorm2d:
             # What timm's reparameterize_model() looks for. On the object: what replaces it (SyncBatchNorm, a frozen
             # BatchNorm) has it no more and stays, and for everybody else this is a BatchNorm2d.
-            self.bn1.fuse = partial(fuse_norm, self.bn1)  # type: ignore[assignment]
+            self.bn1.fuse = partial(_fuse_stem, self.bn1)  # type: ignore[assignment]
+
+    @torch.jit.ignore
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """As timm's, and neutral SE modules stay so."""
+        super().init_weights(zero_init_last)
+        for module in self.modules():
+            if isinstance(module, SEModule):
+                module.reset_parameters()
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        """As torch's, and a plain ResNet's weights are mapped (see `map_resnet_weights`).
+        """As torch's, and what is refused leaves the model unchanged: all is checked first.
 
-        A strict call checks every key and shape first: what is refused leaves the model unchanged.
+        A strict call takes all that `map_resnet_weights` takes. One that is not strict loads what fits by name; each
+        block that gets a plain block's weights, or timm's with SE, loads them as a strict call would.
         """
-        if strict:
-            try:
+        hooked = any(has_load_hooks(m) for m in self.modules())  # they may yet rename the keys
+        try:
+            if isinstance(state_dict, Mapping) and strict:  # torch says it of what is none
                 state_dict = map_weights(state_dict, self, assign=assign)
-            except RuntimeError:
-                if not any(m._load_state_dict_pre_hooks for m in self.modules()):
-                    raise  # while a hook may yet rename the keys
+            elif isinstance(state_dict, Mapping):
+                check_data(state_dict, self.state_dict(), assign)
+                check_shapes(state_dict, self.state_dict())
+        except RuntimeError:
+            if not hooked:
+                raise
         return super().load_state_dict(state_dict, strict, assign)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
-        # Reached with plain weights by a call that is not strict, or by load_state_dict() of a module around this one
-        map_on_load_(self, state_dict, prefix, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+def _fuse_stem(norm: nn.Module) -> nn.Module:
+    """The inference form of the norm in the stem."""
+    from .inference import fuse_norm
+    return fuse_norm(norm)
 
 
 def _pretrained_cfgs(name: str) -> dict[str, Any]:

@@ -4,16 +4,21 @@ Paper: `Squeeze-and-Excitation Networks` - https://arxiv.org/abs/1709.01507
 """
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-__all__ = ['POSITIONS', 'SEConfig', 'SEModule', 'se_parameters']
+__all__ = ['LOGIT_SCALE', 'POSITIONS', 'SEConfig', 'SEModule', 'like_parameter', 'se_parameters']
 
 # Where a block holds its SE module (section 6.5 and figure 5 of the paper) -> the name it holds it under. A name of
-# its own for each position keeps weights trained at one position from being loaded at another without a word.
-POSITIONS = {'standard': 'se', 'pre': 'se_pre', 'post': 'se_post', 'identity': 'se_identity'}
+# its own for each position keeps weights trained at one position from being loaded at another without a word, and none
+# is timm's `se`, whose gate is another.
+POSITIONS = {'standard': 'se_standard', 'pre': 'se_pre', 'post': 'se_post', 'identity': 'se_identity'}
+
+# What a neutral gate's logit is multiplied by, so that it travels: SGD moves the gate by its square as far, Adam in
+# proportion. A power of two changes no digit, so that a trained network folds into the paper's form exactly.
+LOGIT_SCALE = 4.0
 
 
 @dataclass(frozen=True)
@@ -69,52 +74,100 @@ class SEConfig:
 class SEModule(nn.Module):
     """Squeeze (mean over H, W), excite (fc1, ReLU, fc2, sigmoid), scale (section 3 of the paper).
 
+    By itself it is the paper's module: its gate is `sigmoid(fc2(relu(fc1(mean(x)))))`. A *neutral* one, which surgery
+    puts into a trained network, has the gate `2 * sigmoid(4 * fc2(...))` and starts with a zero `fc2`, so that the gate
+    is exactly 1, and at its steepest.
+
     Args:
         channels: Number of channels C of the input.
         reduction: Ratio r; the hidden width is C // r, and r must divide C.
-        gate_scale: What the sigmoid is multiplied by. The paper's gate is 1.0 times the sigmoid; with 2.0 a zero
-            `fc2` gives a gate of exactly 1, the neutral gate of positions with no normalization layer before them.
+        neutral: Start neutral.
+        seed: Of a neutral module's `fc1`, which is drawn from a generator of its own: the network that a file of plain
+            weights gives does not depend on the global seed.
 
     Raises:
         ValueError: `reduction` does not divide `channels`.
     """
 
-    def __init__(self, channels: int, reduction: int = 16, gate_scale: float = 1.0, device=None, dtype=None):
-        dd = {'device': device, 'dtype': dtype}
+    def __init__(
+            self,
+            channels: int,
+            reduction: int = 16,
+            neutral: bool = False,
+            *,
+            seed: int = 0,
+            device=None,
+            dtype=None,
+    ):
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise ValueError(
                 f'se_reduction={reduction}: does not divide the {channels} channels of this block; '
                 'expected a divisor, for example 4, 8 or 16.')
-        self.gate_scale = gate_scale
-        self.fc1 = nn.Conv2d(channels, channels // reduction, kernel_size=1, **dd)
+        self.neutral, self.seed = neutral, seed
+        self.logit_scale, self.gate_scale = (LOGIT_SCALE, 2.0) if neutral else (1.0, 1.0)
+        # as allocated: neither time nor the global generator's numbers go into weights that are drawn below
+        dd = {'device': torch.get_default_device() if device is None else device, 'dtype': dtype}
+        self.fc1 = nn.utils.skip_init(nn.Conv2d, channels, channels // reduction, kernel_size=1, **dd)
         self.act = nn.ReLU(inplace=True)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, kernel_size=1, **dd)
-        for fc in (self.fc1, self.fc2):
-            _init_weights(fc)
+        self.fc2 = nn.utils.skip_init(nn.Conv2d, channels // reduction, channels, kernel_size=1, **dd)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as timm's ResNet.init_weights() does for every convolution; a neutral fc2 is zero."""
+        weights = self.initial_weights()
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(like_parameter(weights[name], parameter))
+
+    def initial_weights(self) -> dict[str, torch.Tensor]:
+        """A new module's weights by name, in float32 on the CPU."""
+        generator = torch.Generator().manual_seed(self.seed) if self.neutral else None
+        weights: dict[str, torch.Tensor] = {}
+        for name in ('fc1', 'fc2'):
+            fc = cast(nn.Conv2d, getattr(self, name))
+            weight = torch.zeros(fc.out_channels, fc.in_channels, 1, 1, device='cpu', dtype=torch.float32)
+            bias = torch.zeros(fc.out_channels, device='cpu', dtype=torch.float32)
+            if name == 'fc1' or not self.neutral:
+                nn.init.kaiming_normal_(weight, mode='fan_out', nonlinearity='relu', generator=generator)
+                bound = fc.in_channels ** -0.5  # as nn.Conv2d.reset_parameters() has it
+                nn.init.uniform_(bias, -bound, bound, generator=generator)
+            weights |= {f'{name}.weight': weight, f'{name}.bias': bias}
+        return weights
+
+    def init_non_persistent_buffers(self) -> None:
+        """Be a new module again, unless weights were loaded: timm's name for what is to be done after `to_empty()`.
+
+        transformers makes a model without memory, gives every layer that a file lacks random weights, and then calls
+        this on each module. Of a plain ResNet's file it would otherwise make a network with random gates.
+        """
+        if not any(getattr(p, '_is_hf_initialized', False) for p in self.parameters()):
+            self.reset_parameters()
 
     def _apply(self, fn, recurse=True):
-        on_meta = [fc for fc in (self.fc1, self.fc2) if type(fc) is nn.Conv2d and fc.weight.is_meta]
+        had_no_data = any(p.is_meta for p in self.parameters())
         super()._apply(fn, recurse)
-        for fc in on_meta:
-            if not fc.weight.is_meta:  # to_empty(): a plain ResNet's weights would leave it so
-                fc.reset_parameters()
-                _init_weights(fc)
+        if had_no_data and type(self.fc1) is type(self.fc2) is nn.Conv2d and not self.fc1.weight.is_meta:
+            self.reset_parameters()  # to_empty(): a plain ResNet's weights would leave it so
         return self
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The gate, (N, C, 1, 1), of an input of (N, C, H, W)."""
         x = x.mean((2, 3), keepdim=True)
-        x = self.fc2(self.act(self.fc1(x))).sigmoid()
-        return x if self.gate_scale == 1.0 else x * self.gate_scale
+        x = self.fc2(self.act(self.fc1(x)))
+        return (x * self.logit_scale).sigmoid() * self.gate_scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)
 
 
-def _init_weights(fc: nn.Conv2d) -> None:
-    """As timm's ResNet.init_weights() does for every convolution."""
-    nn.init.kaiming_normal_(fc.weight, mode='fan_out', nonlinearity='relu')
+def like_parameter(value: torch.Tensor, parameter: Any) -> torch.Tensor:
+    """A value in the dtype, on the device and, where that is sharded (FSDP2), in the shards of a parameter."""
+    value = value.to(parameter.device, parameter.dtype)
+    if hasattr(parameter, 'device_mesh'):  # a DTensor; its module takes half a second to import
+        from torch.distributed.tensor import distribute_tensor
+        value = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return value
 
 
 def se_parameters(model: nn.Module) -> list[nn.Parameter]:

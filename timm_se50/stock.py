@@ -3,6 +3,8 @@ from typing import TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
+from .torch_internals import has_call_hooks
+
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
 __all__ = ['is_pointwise', 'is_stock', 'is_stock_conv', 'is_watched']
@@ -13,7 +15,7 @@ def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     module is one), no hook, no forward of its own, no tensor subclass as a parameter."""
     return (
         isinstance(module, nn.Module) and type(module) is kind and not is_watched(module)
-        and not (module._backward_hooks or module._backward_pre_hooks)
+        and not has_call_hooks(module, backward=True)
         and all(type(p) in (Tensor, nn.Parameter) for p in module._parameters.values() if p is not None)
     )
 
@@ -32,4 +34,4 @@ def is_pointwise(module: object) -> TypeGuard[nn.Conv2d]:
 
 def is_watched(module: nn.Module) -> bool:
     """Whether a call of `module` does more than the forward of its class: a hook, or a forward of its own."""
-    return bool(module._forward_hooks or module._forward_pre_hooks) or 'forward' in vars(module)
+    return has_call_hooks(module) or 'forward' in vars(module)

@@ -1,5 +1,4 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
-from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -8,10 +7,8 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
-from .inference.fuse import InferenceBottleneck
-from .loading import map_on_load_
 from .squeeze_excite import SEConfig, SEModule
-from .weights.mapping import doubling_problem, neutral_weights
+from .torch_internals import is_compiled
 
 __all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
 
@@ -63,53 +60,42 @@ def patch_block(block: nn.Module) -> SEBlock:
     return cast(SEBlock, block)
 
 
-def insert_se_(
-        model: ModelT,
-        config: SEConfig,
-        convert: Callable[[nn.Module], SEBlock],
-        neutral: bool = True,
-) -> ModelT:
+def insert_se_(model: ModelT, config: SEConfig, convert: Callable[[nn.Module], SEBlock]) -> ModelT:
     """Put SE into the blocks of a model, each made an SE block by `convert`; all checks come first."""
     _check_model(model)
-    found = []
-    scales_norm = neutral and config.position == 'standard'
+    found: list[tuple[nn.Module, str, nn.Module, SEModule]] = []
     for stage, reduction in config.stage_reductions():
         layer = getattr(model, f'layer{stage}', None)
         if not isinstance(layer, nn.Module) or not any(layer.children()):
             raise ValueError(f'se_stages={config.stages}: the {type(model).__name__} has no blocks in layer{stage}.')
         for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
             block = cast(nn.Module, block)
-            _check_block(f'layer{stage}.{name}', block, scales_norm)
-            found.append((layer, name, block, _make_se(cast(Bottleneck, block), reduction, config.position)))
-
-    _check_shared(model, [block for _, _, block, _ in found], scales_norm)
+            _check_block(f'layer{stage}.{name}', block)
+            se = _make_se(cast(Bottleneck, block), reduction, config.position, seed=len(found))
+            found.append((layer, name, block, se))
+    if len({id(block) for _, _, block, _ in found}) < len(found):
+        raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
 
     for layer, name, block, se in found:
         block = convert(block)
         block.attach_se(se, config.position)
         setattr(layer, name, block)
-        if neutral:
-            weights = block.state_dict()
-            for key, value in neutral_weights(block, weights).items():
-                weights[key].copy_(value)
-    if neutral:  # and SEResNet, which is made with SE, has it in a method
-        model.register_load_state_dict_pre_hook(map_on_load_)
     return model
 
 
-def _make_se(block: Bottleneck, reduction: int, position: str) -> SEModule:
+def _make_se(block: Bottleneck, reduction: int, position: str, seed: int) -> SEModule:
     """An SE module for a block, where the block is and in its dtype."""
     weight = block.conv1.weight
     last_conv = getattr(block, _SE_CLASSES[type(block)].last_conv)
     channels = block.conv1.in_channels if position == 'pre' else last_conv.out_channels
-    gate_scale = 1.0 if position == 'standard' else 2.0
-    return SEModule(channels, reduction, gate_scale, device=weight.device, dtype=weight.dtype).train(block.training)
+    se = SEModule(channels, reduction, neutral=True, seed=seed, device=weight.device, dtype=weight.dtype)
+    return se.train(block.training)
 
 
 def _check_model(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError('The model is a TorchScript module, which is compiled; put SE in before torch.jit.script().')
-    if hasattr(model, '_orig_mod') or any(m._compiled_call_impl is not None for m in model.modules()):
+    if any(map(is_compiled, model.modules())):
         raise ValueError('The model is compiled; put SE in before torch.compile().')
     if isinstance(getattr(model, 'module', None), nn.Module):
         raise ValueError(
@@ -119,27 +105,10 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError('The model is sharded; put SE in before fully_shard().')
 
 
-def _check_shared(model: nn.Module, blocks: list[nn.Module], scales_norm: bool) -> None:
-    if len(set(map(id, blocks))) < len(blocks):
-        raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
-    norms = [getattr(block, _SE_CLASSES[type(block)].last_norm) for block in blocks]
-    uses = Counter(
-        id(m) for block in blocks for name, child in block._modules.items()
-        if child is not None and name in ('bn1', 'bn2', 'bn3', 'downsample') for m in child.modules())
-    owners = Counter(
-        id(p) for m in model.modules() if not isinstance(m, (nn.ParameterList, nn.ParameterDict))
-        for p in m._parameters.values())
-    shared = any(uses[id(n)] > 1 or any(owners[id(p)] > 1 for p in n.parameters()) for n in norms)
-    if shared and scales_norm:
-        raise ValueError(
-            'The last norm of a block, or its weight or bias, is used elsewhere too, where it must not be doubled. '
-            'Give each block its own, for example copy.deepcopy(block), or use another se_position.')
-
-
-def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
+def _check_block(name: str, block: nn.Module) -> None:
     if isinstance(block, SEBlock):
         raise ValueError(f'{name} has SE already; make the model anew to change its settings.')
-    if isinstance(block, InferenceBottleneck):
+    if getattr(block, 'inference_form', False):
         raise ValueError(f'{name} is of the inference form of a model with SE; take the model that it was made from.')
     if type(block) not in _SE_CLASSES:
         raise ValueError(
@@ -157,6 +126,3 @@ def _check_block(name: str, block: nn.Module, scales_norm: bool) -> None:
             raise ValueError(
                 f'{name}.{part} is a {type(getattr(block, part)).__name__}; expected a convolution, whose channels and '
                 'dtype SE takes.')
-    problem = doubling_problem(name, getattr(block, _SE_CLASSES[type(block)].last_norm))
-    if problem and scales_norm:
-        raise ValueError(problem)

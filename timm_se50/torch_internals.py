@@ -1,17 +1,28 @@
-"""Whether something else than eager PyTorch takes the operators that run, and so is to see the plain ones."""
-import torch
-from torch.autograd import forward_ad
-from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+"""What is used of PyTorch under private names, each with a way out for a PyTorch that has it no more.
 
-__all__ = ['is_recorded', 'is_transformed']
+The way out is the plain path: a block then computes as timm's does, and no more than that is lost. (`_modules`,
+`_parameters`, `_buffers`, `_apply` and `_load_from_state_dict` of nn.Module are used as well, by overriding or reading
+them as PyTorch's own wrappers do.)
+"""
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+__all__ = [
+    'convolution_pointwise', 'has_call_hooks', 'has_global_hooks', 'has_load_hooks', 'has_packed_convolution',
+    'is_batched', 'is_compiled', 'is_recorded', 'is_transformed', 'reorder_convolution_weight',
+]
 
 
 def is_transformed() -> bool:
     """Whether torch.compile, torch.export, torch.onnx, torch.jit.trace, torch.fx, torch.func or forward-mode
-    differentiation does."""
+    differentiation takes the operators that run, and so is to see the plain ones."""
     return (
-        torch.compiler.is_compiling() or torch.jit.is_tracing() or is_fx_symbolic_tracing()
-        or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+        torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_fx_tracing()
+        or bool(_call(torch._C, '_are_functorch_transforms_active', True))
+        or getattr(forward_ad, '_current_level', 0) >= 0)
 
 
 def is_recorded() -> bool:
@@ -23,4 +34,64 @@ def is_recorded() -> bool:
 
 @torch.jit.unused
 def _is_recorded() -> bool:
-    return is_transformed() or torch._C._len_torch_dispatch_stack() > 0
+    return is_transformed() or _call(torch._C, '_len_torch_dispatch_stack', 1) > 0
+
+
+def _is_fx_tracing() -> bool:
+    from torch.fx import _symbolic_trace
+    for name in ('is_fx_symbolic_tracing', 'is_fx_tracing'):  # the second is true inside torch.compile, too
+        if hasattr(_symbolic_trace, name):
+            return getattr(_symbolic_trace, name)()
+    return True
+
+
+def has_global_hooks() -> bool:
+    """Whether hooks are registered for all modules there are."""
+    return bool(_call(nn.modules.module, '_has_any_global_hook', True))
+
+
+def has_call_hooks(module: nn.Module, backward: bool = False) -> bool:
+    """Whether a call of a module runs hooks; of the backward pass too, if asked."""
+    names = ['_forward_hooks', '_forward_pre_hooks']
+    if backward:
+        names += ['_backward_hooks', '_backward_pre_hooks']
+    return any(getattr(module, name, True) for name in names)
+
+
+def has_load_hooks(module: nn.Module) -> bool:
+    """Whether hooks may change a state dict before a module loads it."""
+    return bool(getattr(module, '_load_state_dict_pre_hooks', True))
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `module.compile()` was called; `torch.compile(module)` makes another module, with `_orig_mod`."""
+    return hasattr(module, '_orig_mod') or getattr(module, '_compiled_call_impl', None) is not None
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether a tensor stands for many, as in `torch.autograd.grad(is_grads_batched=True)`."""
+    return bool(_call(getattr(torch._C, '_functorch', None), 'is_legacy_batchedtensor', False, x))
+
+
+def has_packed_convolution() -> bool:
+    """Whether there are torch.compile's operators for convolutions whose weights are in oneDNN's order."""
+    return (
+        torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+        and hasattr(torch.ops.mkldnn, '_reorder_convolution_weight')
+        and hasattr(torch.ops.mkldnn, '_convolution_pointwise'))
+
+
+def reorder_convolution_weight(*args) -> Tensor:
+    """A weight in oneDNN's order, where `has_packed_convolution()`."""
+    return torch.ops.mkldnn._reorder_convolution_weight(*args)
+
+
+def convolution_pointwise(*args) -> Tensor:
+    """A convolution with such a weight, and what follows it pointwise."""
+    return torch.ops.mkldnn._convolution_pointwise(*args)
+
+
+def _call(owner: Any, name: str, otherwise: Any, *args) -> Any:
+    """What a function gives, and `otherwise` where there is none of that name."""
+    function = getattr(owner, name, None)
+    return otherwise if function is None else function(*args)

@@ -15,7 +15,7 @@ class _Known(nn.Module):
     def __init__(self):
         super().__init__()
         self.se = timm_se50.SEModule(2, reduction=1)
-        for fc in (self.se.fc1, self.se.fc2):
+        for fc in (self.se_standard.fc1, self.se_standard.fc2):
             nn.init.eye_(fc.weight.data[:, :, 0, 0])
             nn.init.zeros_(fc.bias)
 

@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
     """A checkpoint folder, written by timm itself; the gates of layer1.0.se are 0.2, whatever the image."""
     torch.manual_seed(0)
     model = timm.create_model('se_resnet50_replace', num_classes=3, zero_init_last=False)
-    fc2 = model.layer1[0].se.fc2
+    fc2 = model.layer1[0].se_standard.fc2
     fc2.weight.data.zero_()
     fc2.bias.data.fill_(torch.logit(torch.tensor(0.2)))
     folder = tmp_path_factory.mktemp('checkpoint')

@@ -142,7 +142,7 @@ def test_assigned_to_a_model_on_meta(route, plain_weights, plain, images, dtype,
     model.load_state_dict(weights, strict=strict, assign=True)
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert not any(t.is_meta for t in model.state_dict().values())
-    assert model.layer1[0].se.fc1.weight.std() > 0.1
+    assert model.layer1[0].se_standard.fc1.weight.std() > 0.1
     assert torch.equal(model.eval()(images.to(dtype)), plain.to(dtype)(images.to(dtype)))
 
 

@@ -130,7 +130,7 @@ def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
         model = timm.create_model(f'se_resnet50_{route}')
     torch.manual_seed(0)
     model.to_empty(device='cpu').load_state_dict(plain_weights)
-    fc1 = model.layer4[0].se.fc1
+    fc1 = model.layer4[0].se_standard.fc1
     assert fc1.weight.std().item() == pytest.approx((2 / fc1.out_channels) ** 0.5, rel=0.05)
     assert torch.equal(model.eval()(images), plain(images))
 
@@ -138,13 +138,13 @@ def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
 @pytest.mark.parametrize('swap', [False, True])
 def test_casts_with_a_layer_that_is_wrapped(route, swap):
     model = timm.create_model(f'se_resnet50_{route}', layers=(1, 1, 1, 1), device='meta')
-    model.layer1[0].se.fc1 = nn.Sequential(model.layer1[0].se.fc1)
+    model.layer1[0].se_standard.fc1 = nn.Sequential(model.layer1[0].se_standard.fc1)
     torch.__future__.set_swap_module_params_on_conversion(swap)
     try:
         assert {p.dtype for p in model.half().to_empty(device='cpu').parameters()} == {torch.float16}
     finally:
         torch.__future__.set_swap_module_params_on_conversion(False)
-    assert model.layer2[0].se.fc1.weight.std() > 0.1
+    assert model.layer2[0].se_standard.fc1.weight.std() > 0.1
 
 
 def test_the_first_convolution_that_the_pretrained_cfg_names(route, images):

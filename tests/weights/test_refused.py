@@ -95,7 +95,7 @@ def test_one_entry_wrong(refuses, plain_weights, fault):
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-    (dict(se_reduction=8), "'layer1.0.se.fc1.weight' has shape (32, 256, 1, 1), expected (16, 256, 1, 1)"),
+    (dict(se_reduction=8), "'layer1.0.se_standard.fc1.weight' has shape (32, 256, 1, 1), expected (16, 256, 1, 1)"),
     (dict(se_reduction=8), 'se_reduction=8'),
     (dict(se_stages=(3, 4), se_reduction=(4, 8)), 'se_stages=(3, 4), se_reduction=(4, 8)'),
     (dict(se_position='post'), "se_position='post'"),
@@ -106,7 +106,7 @@ def test_weights_at_other_settings(refuses, settings, message):
 
 
 def test_one_se_entry_missing(refuses):
-    refuses(edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None), "'layer2.1.se.fc1.weight' is missing")
+    refuses(edited(weights_of('seresnet50'), 'layer2.1.se_standard.fc1.weight', None), "'layer2.1.se_standard.fc1.weight' is missing")
 
 
 def test_an_empty_dict(refuses):

@@ -16,14 +16,13 @@ from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..bottleneck import SEBlock
-from ..inference.fuse import InferenceBottleneck
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
 
 __all__ = ['checkpoint_config', 'se_config']
 
 _ARCHITECTURES = ('se_resnet50_replace', 'se_resnet50_patch')
-_PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings
+_PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings, up to factors of two
 
 
 def se_config(model: nn.Module) -> SEConfig:
@@ -44,7 +43,7 @@ def se_config(model: nn.Module) -> SEConfig:
                 se = cast(SEModule, getattr(block, POSITIONS[block.se_position]))
                 reductions.setdefault(stage, se.fc1.in_channels // se.fc1.out_channels)
                 positions.add(block.se_position)
-    if any(isinstance(m, InferenceBottleneck) for m in model.modules()):
+    if any(getattr(m, 'inference_form', False) for m in model.modules()):
         raise ValueError('This is the inference form of a model; save the model that it was made from.')
     if any(isinstance(m, SqueezeExcite) for m in model.modules()):
         raise ValueError(
@@ -155,14 +154,14 @@ def _layers(model: nn.Module) -> dict[str, str]:
     """What each module below a model computes in eval mode, by name."""
     layers = {}
     for name, module in model.named_modules():
-        kind = type(module).__name__
+        kind = type(module).__name__.replace('MemoryEfficient', 'SE')  # how one trains, not what the model is
         if not name or isinstance(module, (nn.Identity, nn.Dropout, DropPath, DropBlock2d)):
             continue
         if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)):
             known = type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
             layers[name] = f'{"BatchNorm2d" if known else kind}({module.eps})'
         elif isinstance(module, SEModule):
-            layers[name] = f'{kind}(gate_scale={module.gate_scale})'
+            layers[name] = f'{kind}(neutral={module.neutral})'
         elif any(True for _ in module.children()):
             layers[name] = kind
         else:

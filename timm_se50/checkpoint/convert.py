@@ -48,6 +48,7 @@ def convert_checkpoint(
         config: SEConfig = SEConfig(),
         num_classes: int | None = None,
         tag: str | None = None,
+        portable: bool = False,
 ) -> Conversion:
     """Make a checkpoint folder with SE from a ResNet-50's weights file; it computes what the ResNet-50 computed.
 
@@ -61,6 +62,7 @@ def convert_checkpoint(
         tag: The pretrained tag of timm's resnet50 that the weights are, or started from, for example 'tv2_in1k';
             its preprocessing, license and origin then go along. By default the preprocessing is that of timm's own
             default and nothing is said about license and origin.
+        portable: Write timm's own `seresnet50`, as `save_checkpoint(portable=True)` does.
 
     Returns:
         What was done.
@@ -92,5 +94,5 @@ def convert_checkpoint(
         model.reset_classifier(num_classes)
     # without a tag, timm gave the model the origin of its default tag
     card = CardConfig(base_model=None, license=None) if tag is None else CardConfig()
-    written = save_checkpoint(model, Path(folder), card=card)
-    return Conversion(recognise(weights), name, model.num_classes, new_head, str(written))
+    written = save_checkpoint(model, Path(folder), card=card, portable=portable)
+    return Conversion(recognise(weights), 'seresnet50' if portable else name, model.num_classes, new_head, str(written))

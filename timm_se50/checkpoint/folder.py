@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
+from ..weights import seresnet50_weights
 from .card import CardConfig, origin, render_card
 from .config import checkpoint_config
 
@@ -94,7 +95,8 @@ def write_checkpoint(
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)
     text = render_card(config, architecture, se, card, base_model, source)
-    tensors = {k: _plain(k, v) for k, v in model.state_dict().items()}
+    weights = seresnet50_weights(model) if portable else model.state_dict()
+    tensors = {k: _plain(k, v) for k, v in weights.items()}
 
     (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
     (folder / 'README.md').write_text(text, encoding='utf-8')

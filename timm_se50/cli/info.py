@@ -66,7 +66,7 @@ def _block(name: str, block: nn.Module, flops: int) -> dict[str, Any]:
     row: dict[str, Any] = {'block': name, 'class': type(block).__name__}
     row |= {'parameters': _count(block.parameters()), 'flops': flops}
     position = block.se_position if isinstance(block, SEBlock) else 'standard'
-    se: Any = getattr(block, POSITIONS[position])
+    se: Any = getattr(block, POSITIONS[position] if isinstance(block, SEBlock) else 'se')
     if isinstance(se, SE_MODULES):
         row |= {'se_position': position, 'channels': se.fc1.in_channels, 'hidden': se.fc1.out_channels}
     return row

@@ -56,12 +56,13 @@ class InferenceBottleneck(nn.Module):
     Args:
         block: The block, its norms folded; it gives away its submodules.
     """
+    inference_form = True  # what surgery and checkpoints refuse it by, without an import of this module
 
     def __init__(self, block: Any):
         super().__init__()
         self.conv1, self.act1, self.conv2, self.act2 = block.conv1, block.act1, block.conv2, block.act2
         self.aa, self.conv3, self.act3, self.downsample = block.aa, block.conv3, block.act3, block.downsample
-        self.gate = _Gate(block.se, block.conv3)
+        self.gate = _Gate(block.se_standard, block.conv3)
         self.stride, self.dilation = block.stride, block.dilation  # as timm's blocks have them
         self.eval()
 
@@ -97,13 +98,11 @@ class _Gate(nn.Module):
         # linear layers, not 1x1 convolutions, which cost more on a vector
         self.fc1 = _linear(fc1 @ conv3, fc1 @ bias3 + bias1, se.fc1.weight)
         self.act = se.act
-        self.fc2 = _linear(fc2, bias2, se.fc2.weight)
+        self.fc2 = _linear(fc2 * se.logit_scale, bias2 * se.logit_scale, se.fc2.weight)
         self.gate_scale = se.gate_scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.fc2(self.act(self.fc1(x.mean((2, 3))))).sigmoid()
-        if self.gate_scale != 1.0:
-            x = x * self.gate_scale
+        x = self.fc2(self.act(self.fc1(x.mean((2, 3))))).sigmoid() * self.gate_scale
         return x[:, :, None, None]
 
 
@@ -156,9 +155,9 @@ def _folds(conv: Any, norm: Any) -> bool:
 def _se_folds(block: Any) -> bool:
     """Whether an `InferenceBottleneck` can stand for a block, once its norms are folded."""
     norms = (getattr(block, name, None) for name in ('bn1', 'bn2', 'bn3'))
-    if is_watched(block) or not is_stock(block.se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
+    if is_watched(block) or not is_stock(block.se_standard, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
         return False
-    convs = (block.conv3, block.se.fc1, block.se.fc2)
+    convs = (block.conv3, block.se_standard.fc1, block.se_standard.fc2)
     return all(is_pointwise(conv) and conv.bias is not None for conv in convs)
 
 

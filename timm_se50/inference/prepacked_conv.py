@@ -11,7 +11,12 @@ from timm.layers import register_notrace_module
 from torch import nn
 from torch.nn import functional as F
 
-from ..torch_internals import is_recorded
+from ..torch_internals import (
+    convolution_pointwise,
+    has_packed_convolution,
+    is_recorded,
+    reorder_convolution_weight,
+)
 
 __all__ = ['PrepackedConv2d']
 
@@ -68,10 +73,10 @@ class PrepackedConv2d(nn.Module):
             finite = all(t is None or bool(t.sum().isfinite()) for t in (weight, bias))
             known = _Packed(weakref.ref(weight), state, torch.Size(), weight, self.relu and finite)
         if known.input_size != x.shape:
-            packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, x.shape)
+            packed = reorder_convolution_weight(weight, *geometry, x.shape)
             self._packed = known = known._replace(input_size=x.shape, weight=packed)
         attr = 'relu' if known.relu else 'none'
-        x = torch.ops.mkldnn._convolution_pointwise(x, known.weight, bias, *geometry, attr, [], '')
+        x = convolution_pointwise(x, known.weight, bias, *geometry, attr, [], '')
         return F.relu_(x) if self.relu and not known.relu else x
 
     def _apply(self, fn, recurse=True):
@@ -104,5 +109,5 @@ def _is_packable(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     return (
         type(x) is torch.Tensor and x.layout == torch.strided and x.dim() == 4 and x.numel() > 0
         and x.is_cpu and weight.is_cpu and x.dtype == weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+        and has_packed_convolution()
     )

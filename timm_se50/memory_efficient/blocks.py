@@ -1,24 +1,21 @@
-"""Training with less memory: where SE blocks may use the memory-efficient functions, and do."""
-from typing import TYPE_CHECKING, TypeGuard, cast
+"""Training with less memory: the block that uses the memory-efficient functions where it may."""
+from typing import TypeGuard, cast
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
+from ..bottleneck import SEBottleneck
 from ..squeeze_excite import SEModule
 from ..stock import is_pointwise, is_stock, is_stock_conv
-from ..torch_internals import is_transformed
+from ..torch_internals import has_global_hooks, is_transformed
 from .conv import conv_norm, conv_norm_se_add_relu
 from .norm import norm_relu_conv, norm_se_add_relu
 
-if TYPE_CHECKING:
-    from ..bottleneck import SEBottleneck
+__all__ = ['MemoryEfficientBottleneck', 'set_memory_efficient']
 
 # K * K / C, of a 1x1 convolution of K channels to C, up to which its output is not made; 16 in layer1
 MAX_GRAM = 16
-
-__all__ = ['forward', 'is_applicable', 'set_memory_efficient']
 
 
 def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
@@ -34,28 +31,35 @@ def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
     Raises:
         ValueError: The model has no such block.
     """
-    from ..bottleneck import SEBottleneck  # which imports this module
-
-    blocks = [m for m in model.modules() if isinstance(m, SEBottleneck)]
+    blocks = [m for m in model.modules() if type(m) in (SEBottleneck, MemoryEfficientBottleneck)]
     if not blocks:
         raise ValueError(
             f'The {type(model).__name__} has no SEBottleneck block; put SE in first, with replace_blocks_(model).')
     for block in blocks:
-        block.memory_efficient = enable
+        block.__class__ = MemoryEfficientBottleneck if enable else SEBottleneck  # as surgery.py patches a block
 
 
-def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
-    """Whether `forward` is to be used for the block's input `x`: it is asked for, and computes what the block does."""
-    if not block.memory_efficient:
-        return False
+class MemoryEfficientBottleneck(SEBottleneck):
+    """An `SEBottleneck` that saves less for the backward pass, where that computes the same."""
+    plain_forward = SEBottleneck.forward  # a name that TorchScript finds, which knows no super()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
+            if is_applicable(self, x):
+                return forward(self, x)
+        return self.plain_forward(x)
+
+
+def is_applicable(block: SEBottleneck, x: Tensor) -> bool:
+    """Whether `forward` computes what the block does of `x`, and nobody looks on who would miss what it leaves out."""
     # what records or transforms, and subclasses of Tensor, see through the plain path only
     if type(x) is not Tensor or is_transformed():
         return False
-    if torch_module._has_any_global_hook() or not torch.amp.is_autocast_available(x.device.type):
+    if has_global_hooks() or not torch.amp.is_autocast_available(x.device.type):
         return False
-    se = block.se
+    se = block.se_standard
     return (
-        _is_norm(block.bn3) and is_stock(block.act3, nn.ReLU) and is_stock(se, SEModule) and se.gate_scale == 1.0
+        _is_norm(block.bn3) and is_stock(block.act3, nn.ReLU) and is_stock(se, SEModule)
         and all(is_pointwise(fc) and fc.bias is not None for fc in (se.fc1, se.fc2))
         and is_stock(se.act, nn.ReLU)
         and (block.drop_path is None or is_stock(block.drop_path, DropPath))
@@ -63,9 +67,9 @@ def is_applicable(block: 'SEBottleneck', x: Tensor) -> bool:
     )
 
 
-def forward(block: 'SEBottleneck', x: Tensor) -> Tensor:
+def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     """The block's forward."""
-    conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se)
+    conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se_standard)
     z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
     gram = _is_gram_cheap(conv, z)
     if not gram and is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):

@@ -39,7 +39,7 @@ def conv_norm_se_add_relu(
     """
     return _ConvNormSEAddReLU.apply(
         h, shortcut, conv.weight, norm.weight, norm.bias, se.fc1.weight, se.fc1.bias, se.fc2.weight, se.fc2.bias, norm,
-        keep)
+        keep, (se.logit_scale, se.gate_scale))
 
 
 def conv_norm(h: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
@@ -50,11 +50,12 @@ def conv_norm(h: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 class _ConvNormSEAddReLU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, h, shortcut, weight, gamma, beta, weight1, bias1, weight2, bias2, norm, keep):
+    def forward(ctx, h, shortcut, weight, gamma, beta, weight1, bias1, weight2, bias2, norm, keep, scales):
+        ctx.scales = scales
         with torch.autocast(h.device.type, enabled=False):
             x, stats = _statistics(h, weight, norm)
             mean_x = (stats.sums / h[0, 0].numel()) @ weight.flatten(1).to(x.dtype).mT * stats.invstd
-            hidden, gate = excite(gamma * mean_x + beta, weight1, bias1, weight2, bias2)
+            hidden, gate = excite(gamma * mean_x + beta, weight1, bias1, weight2, bias2, scales)
             factor = gate if keep is None else gate * keep
             affine = factor[..., None] * _affine(weight, gamma, beta, stats)
             out = _bmm(affine.to(h.dtype), x.to(h.dtype), h, plus=shortcut).relu_()
@@ -72,10 +73,10 @@ class _ConvNormSEAddReLU(torch.autograd.Function):
             x, products, sum_gx = _products(d_shortcut, h, weight, stats)
             a, b, k, params = excite_backward(
                 products[:, -1], sum_gx, mean_x, hidden, gate, keep, stats.invstd, (gamma, beta), (weight1, weight2),
-                h[0, 0].numel())
+                h[0, 0].numel(), ctx.scales)
             d_h, d_weight = _conv_backward(
                 d_shortcut, h, x, products, weight, stats, a, b, k, (ctx.needs_input_grad[0], ctx.needs_input_grad[2]))
-        return d_h, d_shortcut, d_weight, *params, None, None
+        return d_h, d_shortcut, d_weight, *params, None, None, None
 
 
 class _ConvNorm(torch.autograd.Function):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..torch_internals import is_batched
+
 __all__ = ['Gradients', 'excite', 'excite_backward', 'refuse_unknown_backward']
 
 
@@ -20,11 +22,23 @@ class Gradients(NamedTuple):
     params: tuple[Tensor, ...]  # those of bn3.weight, bn3.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias
 
 
-def excite(squeezed: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> tuple[Tensor, Tensor]:
-    """The hidden layer (N, H) and the gate (N, C) of the squeezed input (N, C); weights as SEModule has them."""
+def excite(
+        squeezed: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        scales: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """The hidden layer (N, H) and the gate (N, C) of the squeezed input (N, C); weights as SEModule has them.
+
+    `scales` are its `logit_scale` and `gate_scale`.
+    """
+    logit_scale, gate_scale = scales
     weight1, bias1, weight2, bias2 = (p.to(squeezed.dtype) for p in (weight1, bias1, weight2, bias2))
     hidden = torch.addmm(bias1, squeezed, weight1.flatten(1).mT).relu_()
-    return hidden, torch.addmm(bias2, hidden, weight2.flatten(1).mT).sigmoid_()
+    logit = torch.addmm(bias2, hidden, weight2.flatten(1).mT)
+    return hidden, logit.mul_(logit_scale).sigmoid_().mul_(gate_scale)
 
 
 def excite_backward(
@@ -38,6 +52,7 @@ def excite_backward(
         norm_params: tuple[Tensor, Tensor],
         fc_weights: tuple[Tensor, Tensor],
         pixels: int,
+        scales: tuple[float, float],
 ) -> Gradients:
     """The gradients, from sums over pixels.
 
@@ -52,6 +67,7 @@ def excite_backward(
         norm_params: bn3.weight and bn3.bias.
         fc_weights: fc1.weight and fc2.weight.
         pixels: P.
+        scales: As for `excite`.
     """
     dtype = sum_g.dtype
     gamma, beta = (p.to(dtype) for p in norm_params)
@@ -60,7 +76,8 @@ def excite_backward(
 
     if keep is not None:
         sum_g, sum_gx = sum_g * keep, sum_gx * keep
-    d_logit = (gamma * sum_gx + beta * sum_g) * gate * (1 - gate)
+    logit_scale, gate_scale = scales
+    d_logit = (gamma * sum_gx + beta * sum_g) * gate * (1 - gate / gate_scale) * logit_scale
     d_hidden = (d_logit @ weight2) * (hidden > 0)
     d_squeezed = d_hidden @ weight1
 
@@ -85,7 +102,7 @@ def refuse_unknown_backward(d_out: Tensor) -> None:
     """Raise a RuntimeError in a backward that is asked for more than gradients: these are written by hand."""
     for asked, what in (
         (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
-        (torch._C._functorch.is_legacy_batchedtensor(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
+        (is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
     ):
         if asked:
             raise RuntimeError(

@@ -25,7 +25,8 @@ def norm_se_add_relu(
     `keep` is what drop path multiplies each sample by, (N, 1).
     """
     return _NormSEAddReLU.apply(
-        z, shortcut, norm.weight, norm.bias, se.fc1.weight, se.fc1.bias, se.fc2.weight, se.fc2.bias, norm, keep)
+        z, shortcut, norm.weight, norm.bias, se.fc1.weight, se.fc1.bias, se.fc2.weight, se.fc2.bias, norm, keep,
+        (se.logit_scale, se.gate_scale))
 
 
 class _NormReLUConv(torch.autograd.Function):
@@ -62,13 +63,14 @@ class _NormReLUConv(torch.autograd.Function):
 class _NormSEAddReLU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, z, shortcut, gamma, beta, weight1, bias1, weight2, bias2, norm, keep):
+    def forward(ctx, z, shortcut, gamma, beta, weight1, bias1, weight2, bias2, norm, keep, scales):
+        ctx.scales = scales
         with torch.autocast(z.device.type, enabled=False):
             out, mean, invstd = torch.native_batch_norm(
                 z, gamma, beta, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
             norm.num_batches_tracked.add_(1)
             mean_x = (z.mean((2, 3), dtype=mean.dtype) - mean) * invstd
-            hidden, gate = excite(gamma * mean_x + beta, weight1, bias1, weight2, bias2)
+            hidden, gate = excite(gamma * mean_x + beta, weight1, bias1, weight2, bias2, scales)
             factor = gate if keep is None else gate * keep
             torch.addcmul(shortcut, out, factor.to(out.dtype)[..., None, None], out=out)
             out.relu_()
@@ -88,11 +90,12 @@ class _NormSEAddReLU(torch.autograd.Function):
             d_z = g * x
             sum_gx = (d_z.sum((2, 3), dtype=mean.dtype) - shift * sum_g) * scale
             grads = excite_backward(
-                sum_g, sum_gx, mean_x, hidden, gate, keep, invstd, (gamma, beta), (weight1, weight2), z[0, 0].numel())
+                sum_g, sum_gx, mean_x, hidden, gate, keep, invstd, (gamma, beta), (weight1, weight2), z[0, 0].numel(),
+                ctx.scales)
             k = grads.k * scale / invstd
             a, b, k = ((t.to(z.dtype)[..., None, None]) for t in (grads.a, grads.b - k * shift, k))
             torch.addcmul(b, x, k, out=d_z).addcmul_(g, a)
-        return d_z, g, *grads.params, None, None
+        return d_z, g, *grads.params, None, None, None
 
 
 def _normalized(

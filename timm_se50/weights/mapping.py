@@ -1,84 +1,46 @@
-"""ResNet weights to SE-ResNet weights, such that the network computes what it computed before.
+"""A state dict of a ResNet, or of one with SE in a form that is accepted, to that of a model with SE blocks.
 
-The standard position: with `fc2` zero the gate is sigmoid(0) = 0.5, exactly, and there the sigmoid is at its steepest.
-Twice the weight and bias of the norm before it make up for that, exactly, since a factor of two changes no mantissa:
-`0.5 * (2 * norm(x)) == norm(x)`. The other positions follow no norm; their gate is 2 * sigmoid (see SEModule).
+What a block makes of its own weights stands in block_weights.py; here is what only the whole file shows: prefixes, what
+is no weight, whether all keys and shapes fit.
 """
 from collections import OrderedDict
 from collections.abc import Container, Mapping
-from typing import Any, cast
+from typing import Any
 
-import torch
-from timm.layers import RmsNorm2d, SimpleNorm2d
 from torch import Tensor, nn
-from torchvision.ops.misc import FrozenBatchNorm2d
 
+from ..block_weights import TIMM_SE, to_timm
 from ..bottleneck import SEBlock
-from ..squeeze_excite import POSITIONS, SEModule
-from .check import check_weights
-from .recognise import is_plain, recognise
+from .check import check_data, check_weights
+from .recognise import recognise
 
-__all__ = [
-    'add_se_weights_', 'clean_weights', 'doubling_problem', 'map_resnet_weights', 'map_weights', 'neutral_weights']
+__all__ = ['clean_weights', 'map_resnet_weights', 'map_weights', 'seresnet50_weights']
 
-# Norms whose output is linear in their weight and bias, so that doubling both doubles it.
-LINEAR_NORMS = (
-    nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, FrozenBatchNorm2d, RmsNorm2d, SimpleNorm2d)
 # What DDP, torch.compile and a wrapper with a `model` attribute put before each key.
 _PREFIXES = ('module.', '_orig_mod.', 'model.')
 # What torch's activation checkpointing puts into the names of modules, and takes out of those of weights.
 _CHECKPOINT_WRAPPER = '_checkpoint_wrapped_module'
 
 
-def doubling_problem(name: str, norm: Any) -> str | None:
-    """Why the output of a block's last norm does not double with its weight and bias, None if it does."""
-    linear = isinstance(norm, LINEAR_NORMS) and isinstance(getattr(norm, 'act', None), (nn.Identity, type(None)))
-    if linear and norm.weight is not None and not hasattr(norm, 'parametrizations'):
-        return None
-    return (
-        f'{name}: its last norm, {norm}, has no weight and bias that could be doubled to make up for a gate of '
-        "0.5. Use another se_position ('pre', 'post' or 'identity'), which is neutral without that.")
-
-
-def neutral_weights(block: SEBlock, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What has to change in a block's weights for its SE module to change nothing.
-
-    Args:
-        block: The block.
-        weights: Its state dict, the weights before SE came in.
-
-    Returns:
-        The changed entries only.
-    """
-    se = POSITIONS[block.se_position]
-    neutral = {k: torch.zeros_like(weights[k]) for k in (f'{se}.fc2.weight', f'{se}.fc2.bias')}
-    if block.se_position == 'standard':
-        norm = block.last_norm
-        neutral |= {
-            k: 2 * v for k, v in weights.items()  # a split BatchNorm has more than one of each
-            if k.startswith(f'{norm}.') and k.endswith(('.weight', '.bias'))}
-    return neutral
-
-
 def map_resnet_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Map a ResNet's weights to those of the same ResNet with SE; timm's `pretrained_filter_fn`.
 
-    The SE modules come out neutral: the model computes what the ResNet computed, bit for bit. A state dict that has
-    SE weights already comes out as it went in. Either may carry the key prefixes of DDP, torch.compile or a `model`
-    attribute. The classifier and the first convolution's input channels need not be the model's, since
-    `timm.create_model()` adapts those.
+    A block that has all weights of a plain one and no others gets those of a neutral SE module: the model computes
+    what the ResNet computed, bit for bit. Weights of timm's seresnet50 come out as ours that compute the same, exactly.
+    Ours come out as they went in. All may carry the key prefixes of DDP, torch.compile or a `model` attribute. The
+    classifier and the first convolution's input channels need not be the model's, since `timm.create_model()` adapts
+    those.
 
     Args:
         state_dict: Weights by key, for example of timm's or torchvision's resnet50; it is not changed.
         model: The model with SE blocks that is to load the result; it is not changed.
 
     Returns:
-        A new dict for `model.load_state_dict()`. It shares its tensors with `state_dict` and `model`.
+        A new dict for `model.load_state_dict()`. It shares its tensors with `state_dict`.
 
     Raises:
-        RuntimeError: A key or a shape is not the model's, or a norm of the model cannot make up for a neutral gate.
-            The message names it and says what the file looks like.
-        TypeError: It is no state dict.
+        RuntimeError: It is no state dict, or a key or shape is not the model's; the message names it and says what the
+            file looks like.
     """
     return map_weights(state_dict, model, adaptable=True)
 
@@ -91,8 +53,7 @@ def map_weights(
 ) -> dict[str, Tensor]:
     """As `map_resnet_weights`, with nothing that differs let pass unless `adaptable`.
 
-    With `assign` the tensors are to become the model's parameters, as `load_state_dict(assign=True)` has it: those of
-    the SE modules then come out with the device and dtype of the block's other weights.
+    With `assign` the tensors are to become the model's parameters, as `load_state_dict(assign=True)` has it.
     """
     target = model.state_dict()
     mapped = clean_weights(state_dict, {k for k, v in target.items() if not _is_weight(v)})
@@ -104,35 +65,43 @@ def map_weights(
                 del mapped[key]  # a frozen BatchNorm counts no batches
             else:
                 metadata.pop(module, None)  # of no version, as before torch 0.4.1: BatchNorm fills it in by itself
+    for prefix, own, block in _blocks(mapped, model):
+        some = TIMM_SE & own.keys()
+        if some and some != TIMM_SE:
+            key = prefix + min(TIMM_SE - some)
+            raise RuntimeError(f'{key!r} is missing, though {prefix + min(some)!r} is there.')
+        for name in own:
+            del mapped[prefix + name]
+        mapped |= {prefix + name: v for name, v in block.map_weights(own, assign).items()}
+    check_data(mapped, target, assign)
     first_convs = getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1'
     check_weights(mapped, target, adaptable, first_convs)
-    if is_plain(mapped):
-        add_se_weights_(mapped, model, assign)
     return mapped
 
 
-def add_se_weights_(weights: dict[str, Tensor], model: nn.Module, assign: bool = False) -> None:
-    """Put the weights of neutral SE modules into those of the plain network, and what makes up for the gates."""
-    for name, block in model.named_modules():
-        if isinstance(block, SEBlock):
-            name = '.'.join(part for part in name.split('.') if part != _CHECKPOINT_WRAPPER)
-            problem = doubling_problem(name, getattr(block, block.last_norm))
-            if problem and block.se_position == 'standard':
-                raise RuntimeError(problem)
-            own = {k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')}
-            own |= _se_weights(block, own['conv1.weight'] if assign else None)
-            own |= neutral_weights(block, own)
-            weights |= {f'{name}.{k}': v for k, v in own.items()}
+def seresnet50_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of timm's `seresnet50` that computes what a model with neutral SE at the standard position does."""
+    weights = dict(model.state_dict())
+    for prefix, own, block in _blocks(weights, model):
+        for name in own:
+            del weights[prefix + name]
+        weights |= {prefix + name: v for name, v in to_timm(own, block.last_norm).items()}
+    return weights
 
 
-def _se_weights(block: SEBlock, like: Tensor | None) -> dict[str, Tensor]:
-    """The SE module's own weights by their keys in the block, on the device and in the dtype of `like` if given."""
-    name = POSITIONS[block.se_position]
-    se = cast(SEModule, block.get_submodule(name))
-    if like is not None and se.fc1.weight.is_meta:  # it has no weights yet
-        se = SEModule(se.fc1.in_channels, se.fc1.in_channels // se.fc1.out_channels, se.gate_scale,
-                      device=like.device, dtype=like.dtype)
-    return {f'{name}.{k}': v if like is None else v.to(like) for k, v in se.state_dict().items()}
+def _blocks(weights: Mapping[str, Tensor], model: nn.Module) -> list[tuple[str, dict[str, Tensor], SEBlock]]:
+    """The prefix of each SE block's keys, its share of the weights by their names in the block, the block."""
+    shares: dict[str, dict[str, Tensor]] = {}
+    blocks = {}
+    for name, module in model.named_modules():
+        if isinstance(module, SEBlock):
+            prefix = ''.join(f'{part}.' for part in name.split('.') if part not in ('', _CHECKPOINT_WRAPPER))
+            shares[prefix], blocks[prefix] = {}, module
+    for key, value in weights.items():
+        for end in (i + 1 for i, c in enumerate(key) if c == '.'):
+            if key[:end] in shares:
+                shares[key[:end]][key[end:]] = value
+    return [(prefix, own, blocks[prefix]) for prefix, own in shares.items()]
 
 
 def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) -> OrderedDict[str, Tensor]:
@@ -143,15 +112,18 @@ def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) ->
         others: Keys that hold something else than a weight in the model, and may do so here.
 
     Raises:
-        RuntimeError: Another value is no weight.
-        TypeError: It is no dict.
+        RuntimeError: It is no dict, a value is no weight, or two keys are one without their prefixes.
     """
     if not isinstance(state_dict, Mapping):
-        raise TypeError(
+        # no TypeError, which timm takes for the sign of a filter function that does not want the model
+        raise RuntimeError(
             f'Expected a state dict, got a {type(state_dict).__name__}; timm.models.load_state_dict() reads one from a '
             'file.')
     cleaned: OrderedDict[str, Tensor] = OrderedDict()
+    origin: dict[str, str] = {}
     for key, value in state_dict.items():
+        if not isinstance(key, str):
+            raise RuntimeError(f'{key!r} is a key of type {type(key).__name__}; expected names of weights.')
         name = _without_prefixes(key)
         if name not in others and not _is_weight(value):
             if not isinstance(value, Tensor):
@@ -162,7 +134,9 @@ def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) ->
                 continue
             if not key.endswith('num_batches_tracked'):
                 raise RuntimeError(f'{key!r} has dtype {value.dtype}; expected floating-point weights.')
-        cleaned[name] = value
+        if name in cleaned:
+            raise RuntimeError(f'{origin[name]!r} and {key!r} are both {name!r}; keep the one that is meant.')
+        cleaned[name], origin[name] = value, key
     metadata = getattr(state_dict, '_metadata', None)  # the version of each module, which it goes by when loading
     if metadata is not None:
         cleaned._metadata = {  # type: ignore[attr-defined]

@@ -1,13 +1,17 @@
 """What a state dict looks like, in a few words for an error message or a user."""
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from ..squeeze_excite import POSITIONS
 
-__all__ = ['is_plain', 'is_se_key', 'recognise']
+__all__ = ['is_se_key', 'recognise']
+
+# Names of SE modules in a block -> their position; timm's is `se`
+_SLOTS = {name: position for position, name in POSITIONS.items()} | {'se': 'standard'}
+# What a block without attention holds; other repositories name theirs se_layer, se_block, attn, ca, ...
+_PLAIN = re.compile(r'layer\d\.\d+\.((conv|bn|act)\d|downsample|aa|drop_block|drop_path)\.')
 
 _DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (1, 1, 1, 1)): 'ResNet-10',
@@ -23,25 +27,22 @@ _DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
 
 def is_se_key(key: str) -> bool:
     """Whether a state-dict key belongs to one of our, or timm's, SE modules."""
-    return any(part in POSITIONS.values() for part in key.split('.'))
-
-
-def is_plain(state_dict: Mapping[str, Any]) -> bool:
-    """Whether a state dict is of a network without SE."""
-    return not any(map(is_se_key, state_dict))
+    return not _SLOTS.keys().isdisjoint(key.split('.'))
 
 
 def recognise(state_dict: Mapping[str, Tensor]) -> str:
     """Describe a state dict by its keys and shapes, for example 'a ResNet-101'."""
     if not state_dict:
         return 'an empty file'
+    if not all(isinstance(key, str) for key in state_dict):
+        return 'no state dict (its keys are no names)'
     if 'param_groups' in state_dict or 'optimizer' in state_dict:
         return "an optimizer's state or a training checkpoint"
     if any('.se_module.' in k for k in state_dict) or 'layer0.conv1.weight' in state_dict:
         return "a legacy (Cadene) SE-ResNet, timm's legacy_seresnet*, which has its stride on conv1"
     depths = [_depth(state_dict, f'layer{stage}') for stage in (1, 2, 3, 4)]
     conv2 = state_dict.get('layer1.0.conv2.weight')
-    if not all(depths) or not isinstance(conv2, Tensor) or conv2.ndim != 4:
+    if not all(depths) or not isinstance(conv2, Tensor) or conv2.is_nested or conv2.ndim != 4:
         return f'no ResNet (its first key is {next(iter(state_dict))!r})'
 
     bottleneck = 'layer1.0.conv3.weight' in state_dict
@@ -52,10 +53,11 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str:
         name = f'Wide-{name}'
     if 'conv1.0.weight' in state_dict:
         name += '-D (a deep stem and an average-pooled shortcut)' if _avg_down(state_dict) else '-C (a deep stem)'
-    if is_plain(state_dict):
-        return f'a {name}'
     settings = _se_settings(state_dict)
-    return f'an SE-{name} ({settings})' if settings else f'a {name} with another attention than SE'
+    if settings:
+        return f'an SE-{name} ({settings})'
+    foreign = next((k for k in state_dict if re.match(r'layer\d\.\d+\.\w+\.', k) and not _PLAIN.match(k)), None)
+    return f'a {name}' + (f' with another attention, or SE in another form ({foreign!r})' if foreign else '')
 
 
 def _depth(state_dict: Mapping[str, Tensor], layer: str) -> int:
@@ -72,8 +74,8 @@ def _se_settings(state_dict: Mapping[str, Tensor]) -> str:
     position, reductions = 'standard', {}
     for key, value in state_dict.items():
         match = re.fullmatch(r'layer(\d)\.\d+\.(\w+)\.fc1\.weight', key)
-        if match and value.ndim == 4 and match[2] in POSITIONS.values():
-            position = next(p for p, name in POSITIONS.items() if name == match[2])
+        if match and value.ndim == 4 and match[2] in _SLOTS and value.shape[0]:
+            position = _SLOTS[match[2]]
             reductions[int(match[1])] = value.shape[1] // value.shape[0]
     if not reductions:
         return ''

@@ -8,7 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'timm_se50'
 WINGS = ('checkpoint', 'cli', 'gates', 'hub', 'inference', 'memory_efficient')
-CORE = [PACKAGE / f'{name}.py' for name in ('squeeze_excite', 'block_weights', 'bottleneck', 'surgery', 'se_resnet50')]
+CORE = [PACKAGE / f'{name}.py' for name in (
+    'squeeze_excite', 'block_weights', 'bottleneck', 'resnets', 'surgery', 'se_resnet50')]
 CORE += (PACKAGE / 'weights').glob('*.py')
 
 # The main job of the core: both models, both routes, loading, a training step

@@ -14,7 +14,7 @@ __all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']
 class SEBlock(nn.Module):
     """What the two blocks share: an SE module in one of four places.
 
-    There is no constructor: both routes make an SE block of a timm block that exists (see surgery.py).
+    There is no constructor: both routes make an SE block of a block that exists, timm's or torchvision's (surgery.py).
     """
     last_conv: str
     last_norm: str

@@ -1,12 +1,14 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
+from torchvision.models import resnet as torchvision_resnet
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
+from .resnets import EXPECTED, find_resnets
 from .squeeze_excite import SEConfig, SEModule
 from .torch_internals import is_compiled
 
@@ -14,17 +16,23 @@ __all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'repla
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
-_SE_CLASSES: dict[type[nn.Module], type[SEBlock]] = {Bottleneck: SEBottleneck, BasicBlock: SEBasicBlock}
+_SE_CLASSES: dict[type[nn.Module], type[SEBlock]] = {
+    Bottleneck: SEBottleneck, torchvision_resnet.Bottleneck: SEBottleneck,
+    BasicBlock: SEBasicBlock, torchvision_resnet.BasicBlock: SEBasicBlock}
+# Each keeps a list of the parameters that there were
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def replace_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
-    """Put SE into a ResNet, in place: a new block that takes over the old one's submodules stands in its stead.
+    """Put SE into every ResNet that a model is or holds, in place: a new block stands in each one's stead.
 
-    The model computes what it computed before, bit for bit, with the parameters it had and those of the SE modules
-    beside them. Add the latter, `se_parameters(model)`, to an optimizer that exists.
+    The new block takes over the old one's submodules. The model computes what it computed before, bit for bit, with the
+    parameters it had and those of the SE modules beside them. Add the latter, `se_parameters(model)`, to an optimizer
+    that exists.
 
     Args:
-        model: A timm ResNet of `Bottleneck` or `BasicBlock` blocks.
+        model: A ResNet of timm or torchvision, of `Bottleneck` or `BasicBlock` blocks, or what holds one or more: a
+            detector, a segmentation network, a module of your own.
         config: Where SE goes and how wide.
 
     Returns:
@@ -37,7 +45,7 @@ def replace_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
 
 
 def patch_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
-    """Put SE into a ResNet, in place: every block stays the object it was, and computes with SE.
+    """Put SE into every ResNet that a model is or holds, in place: each block stays the object it was.
 
     As `replace_blocks_`, with the same result, for code that holds on to the blocks.
     """
@@ -49,7 +57,7 @@ def replace_block(block: nn.Module) -> SEBlock:
     se_class = _SE_CLASSES[type(block)]
     new = se_class.__new__(se_class)
     new.__dict__.update(block.__dict__, _modules=dict(block._modules))
-    return new
+    return _complete_(new)
 
 
 def patch_block(block: nn.Module) -> SEBlock:
@@ -57,29 +65,47 @@ def patch_block(block: nn.Module) -> SEBlock:
     # The class, not the forward, is swapped: pickle, deepcopy and TorchScript go by the class. A forward bound to
     # the instance gets lost in the first, calls the original in the second and is shared by mistake in the third.
     block.__class__ = _SE_CLASSES[type(block)]
-    return cast(SEBlock, block)
+    return _complete_(block)
+
+
+def _complete_(block: Any) -> SEBlock:
+    """Give a block that was torchvision's what timm's has beside it, none of which has weights."""
+    if not hasattr(block, 'aa'):
+        block.aa, block.drop_block, block.drop_path = nn.Identity(), nn.Identity(), None
+        block.dilation = getattr(block.conv2, 'dilation', 1)
+        # Names for the one ReLU, which keeps its own: hooks and what torch.fx calls its outputs stay
+        for i in range(1, 4 if hasattr(block, 'conv3') else 3):
+            setattr(block, f'act{i}', block.relu)
+    return block
 
 
 def insert_se_(model: ModelT, config: SEConfig, convert: Callable[[nn.Module], SEBlock]) -> ModelT:
     """Put SE into the blocks of a model, each made an SE block by `convert`; all checks come first."""
     _check_model(model)
-    found: list[tuple[nn.Module, str, nn.Module, SEModule]] = []
-    for stage, reduction in config.stage_reductions():
-        layer = getattr(model, f'layer{stage}', None)
-        if not isinstance(layer, nn.Module) or not any(layer.children()):
-            raise ValueError(f'se_stages={config.stages}: the {type(model).__name__} has no blocks in layer{stage}.')
-        for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
-            block = cast(nn.Module, block)
-            _check_block(f'layer{stage}.{name}', block)
-            se = _make_se(cast(Bottleneck, block), reduction, config.position, seed=len(found))
-            found.append((layer, name, block, se))
-    if len({id(block) for _, _, block, _ in found}) < len(found):
+    found: list[tuple[nn.Module, SEModule]] = []
+    for path, resnet in find_resnets(model).items():
+        prefix = f'{path}.' if path else ''
+        for stage, reduction in config.stage_reductions():
+            layer = getattr(resnet, f'layer{stage}', None)
+            if not isinstance(layer, nn.Module) or not any(layer.children()):
+                raise ValueError(
+                    f'se_stages={config.stages}: the {type(resnet).__name__}{path and f" at {path}"} has no blocks in '
+                    f'layer{stage}; name the stages that every ResNet in the model has.')
+            for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
+                block = cast(nn.Module, block)
+                _check_block(f'{prefix}layer{stage}.{name}', block)
+                found.append((block, _make_se(cast(Bottleneck, block), reduction, config.position, seed=len(found))))
+    if len({id(block) for block, _ in found}) < len(found):
         raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
 
-    for layer, name, block, se in found:
-        block = convert(block)
-        block.attach_se(se, config.position)
-        setattr(layer, name, block)
+    blocks: dict[nn.Module | None, SEBlock] = {}
+    for block, se in found:
+        blocks[block] = convert(block)
+        blocks[block].attach_se(se, config.position)
+    for holder in list(model.modules()):  # of which a block may have several
+        for name, child in holder._modules.items():
+            if child in blocks:
+                holder._modules[name] = blocks[child]
     return model
 
 
@@ -97,10 +123,12 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError('The model is a TorchScript module, which is compiled; put SE in before torch.jit.script().')
     if any(map(is_compiled, model.modules())):
         raise ValueError('The model is compiled; put SE in before torch.compile().')
-    if isinstance(getattr(model, 'module', None), nn.Module):
-        raise ValueError(
-            f'The model is wrapped in a {type(model).__name__}, which keeps a list of the parameters it had; '
-            f'put SE in before it is wrapped.')
+    for wrapper in model.modules():
+        wraps = isinstance(getattr(wrapper, 'module', None), nn.Module)
+        if wraps and (wrapper is model or isinstance(wrapper, _WRAPPERS)):
+            raise ValueError(
+                f'The model is wrapped in a {type(wrapper).__name__}, which keeps a list of the parameters it had; '
+                f'put SE in before it is wrapped.')
     if any(type(m).__name__.startswith('FSDP') for m in model.modules()):
         raise ValueError('The model is sharded; put SE in before fully_shard().')
 
@@ -112,9 +140,9 @@ def _check_block(name: str, block: nn.Module) -> None:
         raise ValueError(f'{name} is of the inference form of a model with SE; take the model that it was made from.')
     if type(block) not in _SE_CLASSES:
         raise ValueError(
-            f'{name} is a {type(block).__module__}.{type(block).__qualname__}; expected a Bottleneck or BasicBlock of '
-            "timm.models.resnet. Load a torchvision ResNet's weights into timm's model of that name first.")
-    if block.se is not None:
+            f'{name} is a {type(block).__module__}.{type(block).__qualname__}; expected {EXPECTED}, and no subclass, '
+            'whose forward may be another.')
+    if getattr(block, 'se', None) is not None:
         raise ValueError(
             f'{name}.se is a {type(block.se).__name__}: the block has attention already. Start from a plain ResNet.')
     if 'forward' in vars(block):

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..bottleneck import SEBlock
 from ..checkpoint import load_model
 from ..gates.collect import SE_MODULES, evaluating
+from ..resnets import find_resnets
 from ..squeeze_excite import POSITIONS
 from ..weights.recognise import recognise
 
@@ -21,7 +22,7 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
     """Describe a model, in plain JSON. The model is left as it was.
 
     Args:
-        model: A timm ResNet with SE, ours or timm's.
+        model: A ResNet with SE, ours or timm's, or what holds one and takes a batch of images, as detectors do.
         size: Height and width of the image that FLOPs are counted for, by default that of its pretrained_cfg.
 
     Returns:
@@ -30,12 +31,11 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
         multiplication and its addition as two), 'blocks' (the same by block).
 
     Raises:
-        ValueError: `size` is too small.
+        ValueError: `size` is too small, or the model holds no ResNet.
     """
     cfg: dict[str, Any] = getattr(model, 'pretrained_cfg', {})
-    conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)  # the first, in timm's order
-    if conv is None or not any(n.rpartition('.')[2] == 'conv1' for n, _ in model.named_modules()):
-        raise ValueError(f'The {type(model).__name__} has no conv1; expected a ResNet, for example se_resnet50_patch.')
+    resnets = find_resnets(model)
+    conv = next(m for m in model.modules() if isinstance(m, nn.Conv2d))  # the first, in timm's order
     input_size = cfg.get('input_size', (3, 224, 224))
     side = (size, size) if size is not None else input_size[1:]
     if min(side) < 1:
@@ -45,19 +45,21 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
     with evaluating(model), counter:
         model(torch.zeros(1, in_chans, *side, device=weight.device, dtype=weight.dtype))
     counts = {k: sum(v.values()) for k, v in counter.get_flop_counts().items()}
-    root = type(model).__name__
-    se_modules = {n: m for n, m in model.named_modules() if isinstance(m, SE_MODULES)}
+    flops: dict[nn.Module, int] = {}  # FlopCounterMode names a module that has several names by one of them
+    for name, module in model.named_modules(remove_duplicate=False):
+        flops[module] = max(flops.get(module, 0), counts.get(f'{type(model).__name__}.{name}', 0))
+    se_modules = [m for m in model.modules() if isinstance(m, SE_MODULES)]
     return {
-        'architecture': cfg.get('architecture', root),
-        'recognised': recognise(model.state_dict()),
+        'architecture': cfg.get('architecture', type(model).__name__),
+        'recognised': ' and '.join(dict.fromkeys(recognise(m.state_dict()) for m in resnets.values())),
         'num_classes': getattr(model, 'num_classes', None),
         'parameters': _count(model.parameters()),
-        'se_parameters': sum(_count(m.parameters()) for m in se_modules.values()),
+        'se_parameters': sum(_count(m.parameters()) for m in se_modules),
         'input_size': [in_chans, *side],
         'flops': counter.get_total_flops(),
-        'se_flops': sum(counts.get(f'{root}.{n}', 0) for n in se_modules),
+        'se_flops': sum(flops[m] for m in se_modules),
         'blocks': [
-            _block(n, m, counts.get(f'{root}.{n}', 0))
+            _block(n, m, flops[m])
             for n, m in model.named_modules() if isinstance(m, (Bottleneck, BasicBlock))],
     }
 
@@ -79,18 +81,20 @@ def _count(parameters) -> int:
 def format_description(info: dict[str, Any]) -> str:
     """What `describe` gives, for people."""
     c, h, w = info['input_size']
+    width = max(10, *(len(b['block']) + 1 for b in info['blocks']))
+    classes = '' if info['num_classes'] is None else f', {info["num_classes"]} classes'
     lines = [
-        f'{info["architecture"]}: {info["recognised"]}, {info["num_classes"]} classes',
+        f'{info["architecture"]}: {info["recognised"]}{classes}',
         f'parameters  {info["parameters"]:>14,}  of which SE {info["se_parameters"]:,}'
         f' ({info["se_parameters"] / info["parameters"]:.1%})',
         f'FLOPs       {info["flops"]:>14,}  of which SE {info["se_flops"]:,}; one {c} x {h} x {w} image, a product '
         'and its addition count as two',
         '',
-        f'{"block":<10}{"class":<14}{"parameters":>12}{"FLOPs":>15}  SE',
+        f'{"block":<{width}}{"class":<14}{"parameters":>12}{"FLOPs":>15}  SE',
     ]
     for b in info['blocks']:
         se = f'{b["se_position"]}, {b["channels"]} -> {b["hidden"]}' if 'hidden' in b else '-'
-        lines.append(f'{b["block"]:<10}{b["class"]:<14}{b["parameters"]:>12,}{b["flops"]:>15,}  {se}')
+        lines.append(f'{b["block"]:<{width}}{b["class"]:<14}{b["parameters"]:>12,}{b["flops"]:>15,}  {se}')
     return '\n'.join(lines)
 
 

@@ -10,13 +10,14 @@ __all__ = ['format_gates', 'gates_to_dict']
 def format_gates(blocks: Sequence[BlockGates]) -> str:
     """A table, one row a block."""
     counts = ', '.join(f'{c} {int(n)}' for c, n in zip(blocks[0].classes, blocks[0].count.tolist()))
+    width = max(22, *(len(b.name) + 1 for b in blocks))
     lines = [
         f'{int(blocks[0].count.sum())} images: {counts}',
         'Gate of each channel, averaged over images; spread within and between classes, averaged over channels',
-        f'{"block":<22}{"channels":>9}{"mean":>9}{"min":>9}{"max":>9}{"within":>9}{"between":>9}']
+        f'{"block":<{width}}{"channels":>9}{"mean":>9}{"min":>9}{"max":>9}{"within":>9}{"between":>9}']
     for block in blocks:
         name, channels, *numbers = block.summary().values()
-        lines.append(f'{name:<22}{channels:>9}' + ''.join(f'{n:>9.4f}' for n in numbers))
+        lines.append(f'{name:<{width}}{channels:>9}' + ''.join(f'{n:>9.4f}' for n in numbers))
     return '\n'.join(lines)
 
 

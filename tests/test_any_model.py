@@ -1,0 +1,165 @@
+"""SE into whatever holds a ResNet: torchvision's classifiers, detectors and segmentation networks, a user's module."""
+import copy
+import io
+import pickle
+
+import networks
+import pytest
+import torch
+from helpers import ROUTES, changed, shake_
+from networks import NETWORKS, SLOW_NETWORKS, assert_equal, losses, predict
+
+import timm_se50
+from timm_se50 import SEBasicBlock, SEBottleneck, SEModule, se_parameters, set_memory_efficient
+
+INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}
+
+
+class Case:
+    """A network without SE, with it by both routes, and what the first computes."""
+
+    def __init__(self, name):
+        self.plain = networks.make(name)
+        self.predicted, self.losses = predict(self.plain), losses(copy.deepcopy(self.plain))
+        self.state = copy.deepcopy(self.plain.state_dict())
+        self.models = {route: INSERT[route](copy.deepcopy(self.plain)) for route in ROUTES}
+
+
+@pytest.fixture(scope='module', params=[
+    *NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS)])
+def case(request):
+    return Case(request.param)
+
+
+@pytest.fixture
+def model(case, route):
+    return copy.deepcopy(case.models[route])
+
+
+def blocks(model):
+    return [m for m in model.modules() if isinstance(m, (SEBottleneck, SEBasicBlock))]
+
+
+def test_nothing_is_touched_and_the_function_is_the_same(case, model):
+    """Boxes, scores, masks, maps; losses and statistics."""
+    assert len(blocks(model)) == len(se_parameters(model)) / 4 > 0
+    added = {f'{n}.{k}' for n, m in model.named_modules() if isinstance(m, SEModule) for k in m.state_dict()}
+    if case.plain.__class__ is not networks.Siamese:  # whose blocks go by two names
+        assert model.state_dict().keys() == case.state.keys() | added
+    assert not set(changed(model, case.state)) & case.state.keys()
+    assert_equal(predict(model), case.predicted)
+    assert_equal(losses(model), case.losses)
+
+
+def test_the_routes_are_one_network_and_the_tensors_those_that_were(route, case):
+    plain = copy.deepcopy(case.plain)
+    tensors, kept = dict(plain.named_parameters()) | dict(plain.named_buffers()), dict(plain.named_modules())
+    INSERT[route](plain)
+    now = dict(plain.named_parameters()) | dict(plain.named_buffers())
+    assert all(now[name] is tensor for name, tensor in tensors.items())
+    modules = dict(plain.named_modules())
+    assert all((modules[n] is m) == (route == 'patch' or not isinstance(modules[n], (SEBottleneck, SEBasicBlock)))
+               for n, m in kept.items())
+    assert [list(m.state_dict()) for m in case.models.values()] == [list(plain.state_dict())] * 2
+    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in case.models.values())))
+
+
+def test_every_gate_learns_and_both_weights_load(case, model, route):
+    """A step on targets, then the trained weights into a new one, then the plain ones: strict, without a hook."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    sum(losses(model)).backward()
+    assert all(m.fc2.weight.grad.any() for m in model.modules() if isinstance(m, SEModule))
+    optimizer.step()
+    trained = shake_(model).state_dict()
+    expected = predict(model)
+
+    other = copy.deepcopy(case.models[route])
+    other.load_state_dict(trained)
+    assert_equal(predict(other), expected)
+    other.load_state_dict(case.state)
+    assert_equal(predict(other), case.predicted)
+
+
+def test_copies(case, model):
+    """deepcopy, pickle, and torch.save of the whole; each is a network of its own."""
+    expected = predict(shake_(model))
+    assert not all(map(torch.equal, expected, case.predicted))
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    for copied in copies:
+        assert_equal(predict(copied), expected)
+
+
+def test_inference_form(case, model):
+    """It computes the same up to rounding. A detector's choices may turn on that, so its features are compared."""
+    import timm
+    part = getattr(shake_(model), 'backbone', model).eval()
+    fast = timm.models.reparameterize_model(part)
+    assert not blocks(fast) or isinstance(blocks(fast)[0].bn1, torch.nn.Identity)
+    with torch.no_grad():
+        found, expected = (networks.tensors(m(networks.images())) for m in (fast, part))
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).abs().max() <= 1e-4 * b.abs().max()
+
+
+def test_memory_efficient_training(case, model):
+    """Losses and gradients are the same up to rounding, and equal where norms are frozen."""
+    if not any(isinstance(b, SEBottleneck) for b in blocks(model)):
+        pytest.skip('it has no Bottleneck')
+    part = getattr(shake_(model), 'backbone', model).train().double()
+    efficient = copy.deepcopy(part)
+    set_memory_efficient(efficient)
+    saved, grads = [], []
+    for m in (part, efficient):
+        total = 0
+
+        def pack(t):
+            nonlocal total
+            total += t.numel() * t.element_size()
+            return t
+
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            loss = sum(t.square().mean() for t in networks.tensors(m(networks.images().double())))
+        loss.backward()
+        saved.append(total)
+        grads.append([p.grad for p in m.parameters() if p.grad is not None])
+    frozen = any(type(m).__name__ == 'FrozenBatchNorm2d' for m in part.modules())
+    assert saved[1] == saved[0] if frozen else saved[1] < saved[0]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * float(a.abs().max()))
+
+
+def test_gates_and_info(case, model):
+    from timm_se50.cli.info import describe, format_description
+    from timm_se50.gates import collect_gates
+    gates = collect_gates(model.eval(), [(networks.images(), torch.tensor([0, 1]))], ['cat', 'dog'])
+    names = [n for n, m in model.named_modules() if isinstance(m, SEModule)]
+    assert [g.name for g in gates] == names
+    assert all(g.mean.shape[0] == 2 and (g.mean == 1).all() for g in gates)
+
+    info = describe(model, networks.SIZE)
+    assert [b['block'] for b in info['blocks']] == [n.rpartition('.')[0] for n in names]
+    assert info['se_parameters'] == sum(p.numel() for p in se_parameters(model))
+    assert all(b['flops'] > 0 and b['hidden'] * 16 == b['channels'] for b in info['blocks'])
+    assert 'an SE-ResNe' in info['recognised'] or 'an SE-Wide' in info['recognised']
+    rows = format_description(info).splitlines()[-len(names):]
+    assert len({len(row.split('  standard')[0]) for row in rows}) == 1, 'the columns of the table are not straight'
+
+
+@pytest.mark.filterwarnings('ignore:`torch.jit', 'ignore:RCNN always returns', 'ignore:RetinaNet always returns')
+def test_torchscript(case, model):
+    if type(case.plain) is networks.Siamese:
+        pytest.skip('timm: ModuleList of blocks')
+    scripted = torch.jit.script(shake_(model).eval())
+    x = list(networks.images()) if networks.is_detector(model) else networks.images()
+    with torch.no_grad():
+        found = scripted(x)
+    if networks.is_detector(model):
+        found = found[1]  # losses come first
+    assert_equal(networks.tensors(found), predict(model))

@@ -33,7 +33,7 @@ class Siamese(nn.Module):
 
 
 def frozen_mask_rcnn():
-    """As torchvision's functions build it where weights are loaded: with a FrozenBatchNorm2d, the first stage frozen."""
+    """As torchvision's functions build it where weights are loaded: norms and the first stage are frozen."""
     backbone = resnet_fpn_backbone(backbone_name='resnet50', weights=None, norm_layer=FrozenBatchNorm2d,
                                    trainable_layers=3)
     return MaskRCNN(backbone, **{k: v for k, v in RCNN.items() if 'weights' not in k})
@@ -70,6 +70,29 @@ SLOW_NETWORKS = {
 }
 
 
+def detr():
+    import transformers
+    config = transformers.DetrConfig(
+        backbone='resnet50', use_timm_backbone=True, use_pretrained_backbone=False, encoder_layers=1,
+        decoder_layers=1, num_queries=5, num_labels=3)
+    return transformers.DetrForObjectDetection(config)
+
+
+def smp_unet(encoder):
+    def make():
+        import segmentation_models_pytorch
+        return segmentation_models_pytorch.Unet(encoder, encoder_weights=None)
+    return make
+
+
+ECOSYSTEM_NETWORKS = {
+    'smp.Unet, resnet18': smp_unet('resnet18'),
+    'smp.Unet, resnet50': smp_unet('resnet50'),
+    'smp.Unet, tu-resnet50': smp_unet('tu-resnet50'),
+    'DETR': detr,
+}
+
+
 def settle_network_(model):
     """As `helpers.settle_`, for any network and its frozen norms, and without a batch."""
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +106,7 @@ def settle_network_(model):
 
 def make(name):
     torch.manual_seed(0)
-    return settle_network_((NETWORKS | SLOW_NETWORKS)[name]())
+    return settle_network_((NETWORKS | SLOW_NETWORKS | ECOSYSTEM_NETWORKS)[name]())
 
 
 def images(n=2):
@@ -104,7 +127,7 @@ def tensors(output):
     """All tensors in what a network gives, in order."""
     if isinstance(output, torch.Tensor):
         return [output]
-    values = output.values() if isinstance(output, dict) else output
+    values = [v for v in output.values() if v is not None] if isinstance(output, dict) else output
     return [t for value in values for t in tensors(value)]
 
 
@@ -123,6 +146,9 @@ def losses(model):
     torch.manual_seed(3)
     if is_detector(model):
         return tensors(model.train()(list(images()), targets()))
+    if 'Detr' in type(model).__name__:
+        labels = [dict(class_labels=t['labels'], boxes=t['boxes'] / SIZE) for t in targets()]
+        return [model.train()(images(), labels=labels).loss]
     return [t.square().mean() for t in tensors(model.train()(images()))]
 
 

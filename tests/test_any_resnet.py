@@ -1,4 +1,4 @@
-"""SE into any live timm ResNet; what it cannot go into is refused with the reason, and left as it was."""
+"""SE into any live ResNet; what it cannot go into is refused with the reason, and left as it was."""
 import copy
 import itertools
 import pickle
@@ -13,6 +13,8 @@ from helpers import changed, settle_, shake_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d, convert_splitbn_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from timm_se50 import SEConfig, SEModule, se_parameters
@@ -76,31 +78,20 @@ class Scale(nn.BatchNorm2d):
 
 
 @pytest.mark.parametrize('norm_layer', [
-    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, lambda c, **_: FrozenBatchNorm2d(c),
-    partial(nn.InstanceNorm2d, affine=True)],
-    ids=['GroupNorm', 'LayerNorm2d', 'SyncBatchNorm', 'FrozenBatchNorm2d', 'InstanceNorm2d'])
-def test_norms_whose_output_doubles_with_their_weight(insert_, images, norm_layer):
-    model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer)
+    GroupNorm, LayerNorm2d, nn.SyncBatchNorm, lambda c, **_: FrozenBatchNorm2d(c), Scale,
+    *(partial(kind, affine=affine) for kind in (nn.InstanceNorm2d, nn.BatchNorm2d) for affine in (True, False))],
+    ids=['GroupNorm', 'LayerNorm2d', 'SyncBatchNorm', 'FrozenBatchNorm2d', 'with an activation', 'InstanceNorm2d',
+         'InstanceNorm2d, no weight', 'BatchNorm2d', 'BatchNorm2d, no weight'])
+def test_norms(insert_, images, norm_layer):
+    """Whatever the norm is, the gate behind it is 1."""
+    model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer, zero_init_last=False)
     for module in model.modules():
-        if 'Norm' in type(module).__name__:
+        if isinstance(getattr(module, 'bias', None), torch.Tensor) and not isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
     model.eval()  # SyncBatchNorm has no CPU kernel for training
     expected = model(images)
     assert torch.equal(insert_(model)(images), expected)
-
-
-@pytest.mark.parametrize('norm_layer', [
-    Scale, partial(nn.InstanceNorm2d, affine=False), partial(nn.BatchNorm2d, affine=False)],
-    ids=['activation', 'InstanceNorm2d', 'BatchNorm2d'])
-def test_norms_that_cannot_make_up_for_the_gate(insert_, images, norm_layer):
-    """Refused at the standard position; the others are neutral without the norm's help."""
-    model = ResNet(Bottleneck, (1, 1, 1, 1), num_classes=10, norm_layer=norm_layer, zero_init_last=False).eval()
-    before, expected = copy.deepcopy(model.state_dict()), model(images)
-    with pytest.raises(ValueError, match=r"(?s)layer1\.0: its last norm.* Use another se_position"):
-        insert_(model)
-    assert changed(model, before) == []
-    assert torch.equal(insert_(model, SEConfig(position='post'))(images), expected)
 
 
 def test_split_batch_norm(insert_, plain, images):
@@ -173,13 +164,74 @@ def test_on_meta_and_shared_blocks(insert_):
     assert sum(isinstance(m, SEModule) for m in features.modules()) == 8
 
 
-def test_aliases_are_no_second_use(insert_, plain, images):
+def with_aliases(model):
     """Names by which a user holds on to a norm or its weight."""
-    norm, expected = plain.layer1[0].bn3, plain(images)
-    plain.layer1[0].last = plain.watched = norm
-    plain.layer1[0].norms = nn.ModuleList([norm])
-    plain.weights = nn.ParameterList([norm.weight])
+    norm = model.layer1[0].bn3
+    model.layer1[0].last = model.watched = norm
+    model.layer1[0].norms = nn.ModuleList([norm])
+    model.weights = nn.ParameterList([norm.weight])
+
+
+def with_a_norm_twice(model):
+    model.layer3[1].bn3 = model.layer3[0].bn3
+
+
+def with_a_norm_on_the_shortcut_too(model):
+    model.layer4[1].bn3 = model.layer4[0].downsample[1]
+
+
+def with_a_weight_twice(model):
+    model.layer1[1].bn3.weight = model.layer1[0].downsample[1].weight = model.layer1[2].bn3.weight
+
+
+def with_a_parametrized_norm(model):
+    nn.utils.parametrizations.weight_norm(model.layer2[1].bn3)
+
+
+@pytest.mark.parametrize('change', [
+    with_aliases, with_a_norm_twice, with_a_norm_on_the_shortcut_too, with_a_weight_twice, with_a_parametrized_norm])
+def test_what_else_a_norm_is_used_for_does_not_matter(insert_, plain, images, change):
+    change(plain)
+    expected = plain(images)
     assert torch.equal(insert_(plain)(images), expected)
+
+
+def test_a_block_that_goes_by_two_names(insert_, plain, images):
+    """Both names get the block with SE, and a ResNet that goes by two names is one."""
+    plain.layers = nn.ModuleList(b for i in (1, 2, 3, 4) for b in plain.get_submodule(f'layer{i}'))
+    body = IntermediateLayerGetter(plain, {'layer2': 'out'})  # it has the first two stages, and they are the plain's
+    model = nn.ModuleDict({'body': body, 'backbone': plain})
+    expected = plain(images), body(images)['out']
+    insert_(model)
+    assert len(se_parameters(model)) == 4 * 16
+    assert all(b is plain.get_submodule(f'layer{i}')[j] for b, (i, j) in zip(plain.layers, [
+        (i, j) for i, depth in enumerate((3, 4, 6, 3), start=1) for j in range(depth)], strict=True))
+    assert torch.equal(plain(images), expected[0])
+    assert torch.equal(body(images)['out'], expected[1])
+
+
+def test_the_gates_of_two_resnets_are_drawn_each_for_itself(insert_):
+    """By their number in the whole model, so that the same model gets the same gates."""
+    def make():
+        return insert_(nn.Sequential(*(timm.create_model('resnet10t') for _ in range(2))))
+    weights = [[m.fc1.weight for m in make().modules() if isinstance(m, SEModule)] for _ in range(2)]
+    assert len(weights[0]) == 8
+    assert all(map(torch.equal, *weights))
+    assert not any(map(torch.equal, weights[0][:4], weights[0][4:]))
+
+
+def test_hooks_and_names_of_torchvisions_relu_stay(insert_, images):
+    model = torchvision.models.resnet50(weights=None).eval()
+    calls = []
+    model.layer2[1].relu.register_forward_hook(lambda *_: calls.append(1))
+    nodes = ['layer1.0.relu', 'layer1.0.relu_1', 'layer1.0.relu_2', 'layer4.2.relu_2']
+    with torch.no_grad():
+        expected = create_feature_extractor(copy.deepcopy(model), nodes)(images)
+        calls.clear()
+        insert_(model)(images)
+        assert len(calls) == 3
+        found = create_feature_extractor(model, nodes)(images)
+    assert all(torch.equal(found[name], expected[name]) for name in nodes)
 
 
 def with_forward(model):
@@ -202,39 +254,84 @@ def with_a_wrapped_convolution(model):
     return model
 
 
-def with_a_norm_twice(model):
-    model.layer3[1].bn3 = model.layer3[0].bn3
-    return model
+def with_a_shared_layer(model):
+    other = timm.create_model('resnet50')
+    other.layer1 = model.layer1
+    return nn.ModuleList([model, other])
 
 
-def with_a_norm_on_the_shortcut_too(model):
-    model.layer4[1].bn3 = model.layer4[0].downsample[1]
-    return model
+def with_its_last_stage_gone(model):
+    model.layer4 = nn.Identity()
+    return nn.ModuleDict({'backbone': model})
 
 
-def with_a_weight_twice(model):
-    model.layer1[1].bn3.weight = model.bn1.weight = model.layer1[2].bn3.weight
-    return model
+class IBN(nn.Module):
+    """As IBN-Net's: half of the first norm's channels by InstanceNorm."""
+
+    def __init__(self, planes):
+        super().__init__()
+        self.half = planes // 2
+        self.IN, self.BN = nn.InstanceNorm2d(self.half, affine=True), nn.BatchNorm2d(planes - self.half)
+
+    def forward(self, x):
+        a, b = torch.split(x, self.half, 1)
+        return torch.cat((self.IN(a.contiguous()), self.BN(b.contiguous())), 1)
+
+
+class IBNBottleneck(torchvision.models.resnet.Bottleneck):
+    def __init__(self, inplanes, planes, *args, **kwargs):
+        super().__init__(inplanes, planes, *args, **kwargs)
+        self.bn1 = IBN(planes)
+
+
+def foreign(name, block_name):
+    """A network of a library that is not installed here, by the names of its classes."""
+    package, _, kind = name.rpartition('.')
+    block = type(block_name, (nn.Module,), {'__module__': f'{package}.resnet'})()
+    block.conv1, block.conv2 = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+    network = type(kind, (nn.Module,), {'__module__': package})()
+    network.layer1 = nn.Sequential(block)
+    return nn.ModuleDict({'backbone': network})
 
 
 REFUSED = {
     'a block twice': (with_a_block_twice, 'Two of the blocks are one module'),
     'a wrapped convolution': (with_a_wrapped_convolution, 'layer2.0.conv1 is a Sequential; expected a convolution'),
-    'a norm twice': (with_a_norm_twice, 'The last norm of a block'),
-    'a norm on the shortcut too': (with_a_norm_on_the_shortcut_too, 'The last norm of a block'),
-    'a weight twice': (with_a_weight_twice, 'or its weight or bias, is used elsewhere'),
     'twice': (lambda m: timm.create_model('se_resnet50_patch'), 'layer1.0 has SE already'),
     'another attention': (lambda m: timm.create_model('ecaresnet50t'), 'layer1.0.se is a EcaModule'),
     "timm's seresnet50": (lambda m: timm.create_model('seresnet50'), 'layer1.0.se is a SEModule'),
-    'torchvision': (lambda m: torchvision.models.resnet50(weights=None), 'torchvision.models.resnet.Bottleneck'),
-    'no ResNet': (lambda m: timm.create_model('mobilenetv3_small_050'), 'MobileNetV3 has no blocks in layer1'),
     'wrapped': (nn.DataParallel, 'wrapped in a DataParallel'),
     'compiled': (lambda m: torch.compile(m, backend='eager'), 'put SE in before torch.compile()'),
     'compiled in place': (compiled_in_place, 'put SE in before torch.compile()'),
     'inference form': (lambda m: timm.models.reparameterize_model(timm.create_model('se_resnet50_patch').eval()),
                        'layer1.0 is of the inference form'),
     'own forward': (with_forward, 'layer3.0 has a forward of its own'),
-    'parametrized': (lambda m: nn.utils.parametrizations.weight_norm(m.layer2[1].bn3) and m, 'layer2.1: its last norm'),
+    'no ResNet': (lambda m: timm.create_model('mobilenetv3_small_050'),
+                  'The MobileNetV3 holds no ResNet that SE can go into: looked for layer1 to layer4, each block in '
+                  'them a Bottleneck or BasicBlock of timm.models.resnet or torchvision.models.resnet; found conv'),
+    'another ResNet of timm': (lambda m: timm.create_model('resnetv2_18'),
+                               'found stages.0.blocks.0 (a timm.models.resnetv2.PreActBasic). No other class will do'),
+    'HRNet': (lambda m: timm.create_model('hrnet_w18_small'), 'the HighResolutionNet has no blocks in layer2; name'),
+    'quantizable': (lambda m: torchvision.models.quantization.resnet18(weights=None),
+                    'layer1.0 is a torchvision.models.quantization.resnet.QuantizableBasicBlock; expected a Bottleneck '
+                    'or BasicBlock of timm.models.resnet or torchvision.models.resnet, and no subclass'),
+    'IBN': (lambda m: torchvision.models.ResNet(IBNBottleneck, [1, 1, 1, 1]), 'IBNBottleneck; expected a Bottleneck'),
+    'detectron2': (lambda m: foreign('detectron2.modeling.backbone.ResNet', 'BottleneckBlock'),
+                   'found backbone.layer1.0 (a detectron2.modeling.backbone.resnet.BottleneckBlock). No other class '
+                   "will do, since its forward may be another. Where its library takes networks of timm by name, give "
+                   "it 'se_resnet50_replace' with features_only=True (docs/ecosystem.md)"),
+    'mmdetection': (lambda m: foreign('mmdet.models.backbones.ResNet', 'Bottleneck'),
+                    'found backbone.layer1.0 (a mmdet.models.backbones.resnet.Bottleneck). No other class will do'),
+    'a stage gone': (with_its_last_stage_gone, 'the ResNet at backbone has no blocks in layer4; name'),
+    'a body of two stages': (lambda m: IntermediateLayerGetter(m, {'layer2': 'out'}), 'has no blocks in layer3'),
+    'taken apart': (lambda m: nn.Sequential(*m.children()),
+                    'found 4.0 (a timm.models.resnet.Bottleneck). Its blocks do not stand in the ResNet\'s layers'),
+    'taken apart by torch.fx': (lambda m: create_feature_extractor(m, ['layer2']), 'before create_feature_extractor()'),
+    'wrapped inside': (lambda m: nn.ModuleDict({'net': nn.DataParallel(m)}), 'wrapped in a DataParallel'),
+    'compiled inside': (lambda m: nn.ModuleDict({'net': compiled_in_place(m)}), 'put SE in before torch.compile()'),
+    'one of two': (lambda m: nn.ModuleList([m, timm.create_model('ecaresnet50t')]), '1.layer1.0.se is a EcaModule'),
+    'one of two has SE': (lambda m: nn.ModuleList([m, timm.create_model('se_resnet50_patch')]), '1.layer1.0 has SE'),
+    'one layer of two ResNets': (with_a_shared_layer, 'Two of the blocks are one module'),
 }
 
 

@@ -38,6 +38,10 @@ THEN = {
 assert len(se_parameters(model)) == 4 * (23 + 3)
 assert sum(p.requires_grad for p in model.parameters()) == 4 * (23 + 3) + 2
 ''',
+    'docs/any_model.md': '''
+assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+assert len(se_parameters(loaded)) == 4 * (6 + 3)
+''',
     'docs/memory.md': 'assert model.layer1[0].memory_efficient is False',
     'docs/gates.md': 'assert blocks[0].mean.shape == (2, 256) and len(gates) == 16',
     'docs/inference.md': '''

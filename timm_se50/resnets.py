@@ -49,7 +49,7 @@ def _is_block(module: nn.Module) -> bool:
 def _describe_no_resnet(model: nn.Module) -> str:
     modules = [(name, m) for name, m in model.named_modules() if name]
     blocks = [(name, m) for name, m in modules if _is_block(m)]
-    others = [(name, m) for name, m in modules if re.search('(?i)bottleneck|basicblock', type(m).__name__)]
+    others = [(name, m) for name, m in modules if re.search('(?i)bottle|basic(block|layer)?$', type(m).__name__)]
     found = [
         f'{name} (a {type(m).__module__}.{type(m).__qualname__})'
         for name, m in (blocks or others)[:1] or list(model.named_children())[:5]]

@@ -34,7 +34,8 @@ def se_config(model: nn.Module) -> SEConfig:
     if type(model) not in (ResNet, SEResNet):
         raise ValueError(
             f'The model is a {type(model).__module__}.{type(model).__qualname__}; expected a timm ResNet-50 with SE, '
-            "for example timm.create_model('se_resnet50_replace').")
+            "for example timm.create_model('se_resnet50_replace'), which timm can build again by name. Of any other "
+            'model with SE save the state dict and the SEConfig (docs/any_model.md).')
     reductions: dict[int, int] = {}
     positions = set()
     for stage in (1, 2, 3, 4):

@@ -1,0 +1,195 @@
+"""A detector with SE and without: torchvision's Faster R-CNN, on scikit-learn's digits placed on a canvas.
+
+No pretrained weights are at hand on a machine without internet access, so the plain detector is trained first, on
+bright digits on black, and saved. From that one file it goes on, with SE and without, on digits of any contrast on noise.
+"""
+import argparse
+import copy
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from common import RESULTS, update_json
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import box_iou
+from tqdm import tqdm
+
+from timm_se50 import replace_blocks_
+
+SIZE, BATCH_SIZE = 64, 8
+
+
+def build() -> FasterRCNN:
+    """Faster R-CNN for images of 64 px: their size, small anchors, few proposals."""
+    return fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=11, min_size=SIZE, max_size=SIZE,
+        rpn_anchor_generator=AnchorGenerator(((8,), (16,), (24,), (32,), (48,)), ((1.0,),) * 5),
+        rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_batch_size_per_image=64,
+        rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=50, box_batch_size_per_image=32)
+
+
+Scene = tuple[Tensor, dict[str, Tensor]]  # an image and its targets
+
+
+def scene(digits: list[tuple[Tensor, int]], noisy: bool, generator: torch.Generator) -> Scene:
+    """An image, (3, 64, 64), of one to three digits that do not overlap, and their boxes and labels, 1 to 10.
+
+    Args:
+        digits: Scans, (8, 8) each, and what they show.
+        noisy: Any contrast, dark on bright too, on noise; else bright on black.
+        generator: What is drawn comes from it.
+    """
+    def draw(low, high):
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    ground = 0.3 + 0.4 * float(torch.rand((), generator=generator)) if noisy else 0.0
+    canvas = torch.full((SIZE, SIZE), ground)
+    if noisy:
+        canvas += 0.08 * torch.randn(SIZE, SIZE, generator=generator)
+    boxes, labels = [], []
+    for _ in range(draw(1, 3)):
+        scan, label = digits[draw(0, len(digits) - 1)]
+        side = draw(16, 30)
+        x, y = draw(0, SIZE - side), draw(0, SIZE - side)
+        box = torch.tensor([[x, y, x + side, y + side]]).float()
+        if boxes and box_iou(box, torch.cat(boxes)).any():
+            continue
+        ink = F.interpolate(scan[None, None], size=side, mode='bilinear')[0, 0]
+        contrast = (0.3 + 0.2 * float(torch.rand((), generator=generator))) * (1, -1)[draw(0, 1)] if noisy else 1.0
+        canvas[y:y + side, x:x + side] += contrast * ink
+        boxes.append(box)
+        labels.append(label + 1)
+    return canvas.clamp(0, 1).expand(3, -1, -1), dict(boxes=torch.cat(boxes), labels=torch.tensor(labels))
+
+
+def train(
+        model: FasterRCNN,
+        digits: list[tuple[Tensor, int]],
+        noisy: bool,
+        steps: int,
+        lr: float,
+        seed: int,
+        eval_steps: Collection[int],
+        test: list[Scene],
+        label: str,
+) -> dict[int, float]:
+    """Train with AdamW and one cycle; the mean average precision at each of `eval_steps`."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # of the detector's own sampling
+    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    curve = {0: evaluate(model, test)} if 0 in eval_steps else {}
+    for step in tqdm(range(1, steps + 1), desc=label, unit='step', mininterval=10):
+        images, targets = zip(*(scene(digits, noisy, generator) for _ in range(BATCH_SIZE)))
+        loss = sum(model.train()(list(images), list(targets)).values())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        if step in eval_steps:
+            curve[step] = evaluate(model, test)
+    return curve
+
+
+def evaluate(model: FasterRCNN, scenes: list[Scene]) -> float:
+    """Average precision at an overlap of 0.5, mean of the classes, in percent."""
+    model.eval()
+    with torch.no_grad():
+        found = [model([image])[0] for image, _ in scenes]
+    return 100 * mean_average_precision(found, [target for _, target in scenes])
+
+
+def mean_average_precision(found: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> float:
+    """Mean over the classes in `targets` of the area under precision by recall, at an overlap of 0.5.
+
+    Args:
+        found: For each image 'boxes', 'labels' and 'scores', of which the best first.
+        targets: For each image 'boxes' and 'labels'.
+    """
+    precisions = []
+    for label in torch.cat([t['labels'] for t in targets]).unique():
+        hits, scores, total = [], [], 0
+        for one, target in zip(found, targets, strict=True):
+            true, mine = target['boxes'][target['labels'] == label], one['labels'] == label
+            total += len(true)
+            taken = torch.zeros(len(true), dtype=torch.bool)
+            for overlaps in box_iou(one['boxes'][mine], true):
+                overlaps = overlaps.masked_fill(taken, 0.0)
+                hit = len(true) > 0 and bool(overlaps.max() >= 0.5)
+                if hit:
+                    taken[overlaps.argmax()] = True
+                hits.append(hit)
+            scores += one['scores'][mine].tolist()
+        # scikit-learn's recall is of what was found at all
+        precisions.append(average_precision_score(hits, scores) * sum(hits) / total if any(hits) else 0.0)
+    return sum(precisions) / len(precisions)
+
+
+def plot(curves: dict[str, list[dict[int, float]]], path: Path) -> None:
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout='constrained')
+    for (arm, runs), color in zip(curves.items(), ('C0', 'C1')):
+        for i, run in enumerate(runs):
+            axes.plot(run.keys(), run.values(), color=color, label=arm if i == 0 else None, marker='o', markersize=3)
+    axes.set(xlabel='step', ylabel='AP at 0.5, %', ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--base', type=Path, help='Weights of the plain detector; used if it is there, else written.')
+    parser.add_argument('--base-steps', type=int, default=240)
+    parser.add_argument('--steps', type=int, default=60)
+    parser.add_argument('--seeds', type=int, default=2)
+    parser.add_argument('--test-images', type=int, default=96)
+    parser.add_argument('--output', type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+
+    data = load_digits()
+    scans = [(torch.from_numpy(image).float() / 16, int(label)) for image, label in zip(data.images, data.target)]
+    cut = len(scans) * 3 // 4  # other writers' digits follow
+    generator = torch.Generator().manual_seed(100)
+    easy, hard = ([scene(scans[cut:], noisy, generator) for _ in range(args.test_images)] for noisy in (False, True))
+
+    with tempfile.TemporaryDirectory() as tmp:
+        base = args.base or Path(tmp, 'base.safetensors')
+        torch.manual_seed(0)
+        plain = build()
+        if base.exists():
+            plain.load_state_dict(load_file(base))
+        else:
+            train(plain, scans[:cut], False, args.base_steps, 1e-3, 0, {}, [], 'base')
+            save_file(plain.state_dict(), base)
+    before = evaluate(plain, easy)
+
+    every = max(1, args.steps // 4)
+    eval_steps = {*range(0, args.steps, every), args.steps}
+    curves: dict[str, list[dict[int, float]]] = {'without SE': [], 'with SE': []}
+    for seed in range(1, args.seeds + 1):
+        for arm, runs in curves.items():
+            model = copy.deepcopy(plain)
+            if arm == 'with SE':
+                replace_blocks_(model)
+            runs.append(train(
+                model, scans[:cut], True, args.steps, 3e-4, seed, eval_steps, hard, f'{arm}, seed {seed}'))
+            print(arm, seed, runs[-1], flush=True)
+    args.output.mkdir(parents=True, exist_ok=True)
+    settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and v is not None}
+    update_json(args.output / 'detection.json', 'faster r-cnn', dict(
+        settings=settings, base_ap50_on_its_own_images=before, ap50=curves))
+    plot(curves, args.output / 'detection.png')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,7 +1,8 @@
 """A detector with SE and without: torchvision's Faster R-CNN, on scikit-learn's digits placed on a canvas.
 
 No pretrained weights are at hand on a machine without internet access, so the plain detector is trained first, on
-bright digits on black, and saved. From that one file it goes on, with SE and without, on digits of any contrast on noise.
+bright digits on black, and saved. From that one file it goes on, with SE and without, on digits of any contrast on
+noise.
 """
 import argparse
 import copy

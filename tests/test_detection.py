@@ -16,7 +16,7 @@ def found(boxes, labels, scores):
 
 @pytest.mark.parametrize(('first', 'second', 'expected'), [
     (found(BOXES, [1, 1], [0.9, 0.8]), found(BOXES[:1], [2], [0.7]), 1.0),
-    (found(BOXES, [1, 1], [0.9, 0.8]), found(BOXES[:1], [1], [0.7]), 0.5),  # class 2 not found; class 1 all, then a miss
+    (found(BOXES, [1, 1], [0.9, 0.8]), found(BOXES[:1], [1], [0.7]), 0.5),  # class 1 all, class 2 not at all
     (found(BOXES[:1], [1], [0.9]), found(BOXES[:1], [2], [0.7]), 0.75),  # half of class 1
     (found(BOXES[[0, 0, 1]], [1, 1, 1], [0.9, 0.8, 0.7]), found(BOXES[:1], [2], [0.7]), (5 / 6 + 1) / 2),  # one twice
     (found(BOXES + 8, [1, 1], [0.9, 0.8]), found(BOXES[:0], [], []), 0.0),  # beside them
@@ -27,7 +27,7 @@ def test_mean_average_precision(first, second, expected):
 
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
-    arguments = '--base-steps 1 --steps 2 --seeds 1 --test-images 2 --output'.split()
+    arguments = ['--base-steps', '1', '--steps', '2', '--seeds', '1', '--test-images', '2', '--output']
     detection.main([*arguments, str(tmp_path)])
     result = json.loads((tmp_path / 'detection.json').read_text())['faster r-cnn']
     with_se, without = (result['ap50'][f'with{out} SE'] for out in ('', 'out'))

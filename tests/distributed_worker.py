@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.distributed as dist
 from timm.layers import GroupNorm
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,12 +22,15 @@ import timm_se50
 TOLERANCE = 1e-9
 
 
-def make_model(route):
+def make_plain(device=None):
     torch.manual_seed(0)
     norm = partial(GroupNorm, num_groups=8)
-    model = timm.create_model('resnet26', num_classes=5, norm_layer=norm, zero_init_last=False)
+    return timm.create_model('resnet26', num_classes=5, norm_layer=norm, zero_init_last=False, device=device).double()
+
+
+def make_model(route, device=None):
     insert = timm_se50.replace_blocks_ if route == 'replace' else timm_se50.patch_blocks_
-    return insert(model.double())
+    return insert(make_plain(device))
 
 
 def train(model, images, labels, share=slice(None)):
@@ -63,8 +67,20 @@ def main(engine):
             weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
             assert (weight - one).abs().max() <= TOLERANCE * one.abs().max(), (route, key)
             assert not torch.equal(one, start[key]), key  # it was trained
+        if engine == 'fsdp2':
+            check_plain_weights_load(route, images[0])
         print(f'{route}: equal', flush=True)
     dist.destroy_process_group()
+
+
+@torch.no_grad()
+def check_plain_weights_load(route, x):
+    """A whole plain state dict into a model that was sharded before it had any weights: SE has them by itself."""
+    plain = make_plain()
+    model = wrap(make_model(route, device='meta'), 'fsdp2').to_empty(device='cpu')
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    set_model_state_dict(model, plain.state_dict(), options=options)
+    assert torch.equal(model(x), plain(x))
 
 
 def wrap(model, engine):

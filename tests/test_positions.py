@@ -11,16 +11,16 @@ from timm_se50 import SEConfig, SEModule, patch_blocks_, replace_blocks_
 
 POSITIONS = ('standard', 'pre', 'post', 'identity')
 STAGES = [s for n in (1, 2, 3, 4) for s in itertools.combinations((1, 2, 3, 4), n)]
-SLOTS = dict(standard='se', pre='se_pre', post='se_post', identity='se_identity')
+SLOTS = dict(standard='se_standard', pre='se_pre', post='se_post', identity='se_identity')
 
 
 def scale(block, position, x):
-    """Squeeze, excite, scale (equations 2 to 4 of the paper), from the block's weights."""
+    """Squeeze, excite, scale (equations 2 to 4 of the paper), from the block's weights, with the neutral gate."""
     se = getattr(block, SLOTS[position])
     z = x.mean(dim=(2, 3))
-    s = torch.sigmoid(F.linear(F.relu(F.linear(z, se.fc1.weight.flatten(1), se.fc1.bias)),
-                               se.fc2.weight.flatten(1), se.fc2.bias))
-    return x * s[:, :, None, None] * (1 if position == 'standard' else 2)
+    s = torch.sigmoid(4 * F.linear(F.relu(F.linear(z, se.fc1.weight.flatten(1), se.fc1.bias)),
+                                   se.fc2.weight.flatten(1), se.fc2.bias))
+    return x * s[:, :, None, None] * 2
 
 
 def residual(block, x):

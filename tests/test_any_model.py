@@ -84,6 +84,17 @@ def test_every_gate_learns_and_both_weights_load(case, model, route):
     assert_equal(predict(other), case.predicted)
 
 
+def test_a_files_weights_are_mapped_by_themselves_too(case, model):
+    """`map_resnet_weights`, also where the model's own keys begin with what a wrapper puts before them (DETR)."""
+    shake_(model)
+    model.load_state_dict(timm_se50.map_resnet_weights(case.state, model))
+    assert_equal(predict(model), case.predicted)
+    own = shake_(model).state_dict()
+    mapped = timm_se50.map_resnet_weights(own, model)
+    assert own.keys() == mapped.keys()
+    assert all(torch.equal(v, mapped[k]) for k, v in own.items())
+
+
 def test_copies(case, model):
     """deepcopy, pickle, and torch.save of the whole; each is a network of its own."""
     expected = predict(shake_(model))

@@ -53,7 +53,8 @@ def map_weights(
     With `assign` the tensors are to become the model's parameters, as `load_state_dict(assign=True)` has it.
     """
     target = model.state_dict()
-    mapped = clean_weights(state_dict, {k for k, v in target.items() if not _is_weight(v)})
+    mapped = clean_weights(
+        state_dict, {k for k, v in target.items() if not _is_weight(v)}, not any(map(_PREFIXES.match, target)))
     given, metadata = dict(mapped), getattr(mapped, '_metadata', {})
     for key in target.keys() ^ mapped.keys():
         module, _, name = key.rpartition('.')
@@ -88,18 +89,23 @@ def seresnet50_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _blocks(weights: Mapping[str, Tensor], model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], SEBlock]]:
     """The prefix of each SE block's keys, its share of the weights by their names in the block, the block."""
-    for name, block in model.named_modules():
+    for name, block in model.named_modules(remove_duplicate=False):  # as a state dict has them
         if isinstance(block, SEBlock):
             prefix = ''.join(f'{part}.' for part in name.split('.') if part not in ('', _CHECKPOINT_WRAPPER))
             yield prefix, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, block
 
 
-def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) -> OrderedDict[str, Tensor]:
+def clean_weights(
+        state_dict: Mapping[str, Any],
+        others: Container[str] = (),
+        wrapped: bool = True,
+) -> OrderedDict[str, Tensor]:
     """Copy a state dict, less prefixes.
 
     Args:
         state_dict: Weights by key.
         others: Keys that hold something else than a weight in the model, and may do so here.
+        wrapped: Whether `module.`, `_orig_mod.` and `model.` are of wrappers; in a model's own keys they are not.
 
     Raises:
         RuntimeError: It is no dict, a value is no weight, or two keys are one without their prefixes.
@@ -114,7 +120,7 @@ def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) ->
     for key, value in state_dict.items():
         if not isinstance(key, str):
             raise RuntimeError(f'{key!r} is a key of type {type(key).__name__}; expected names of weights.')
-        name = _without_prefixes(key)
+        name = _without_prefixes(key) if wrapped else key
         if name not in others and not _is_weight(value):
             if not isinstance(value, Tensor):
                 raise RuntimeError(
@@ -130,7 +136,7 @@ def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) ->
     metadata = getattr(state_dict, '_metadata', None)  # the version of each module, which it goes by when loading
     if metadata is not None:
         cleaned._metadata = {  # type: ignore[attr-defined]
-            _without_prefixes(f'{k}.')[:-1]: dict(v) for k, v in metadata.items()}
+            (_without_prefixes(f'{k}.')[:-1] if wrapped else k): dict(v) for k, v in metadata.items()}
     return cleaned
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from timm_se50 import replace_blocks_
 
 SIZE, BATCH_SIZE = 64, 8
+ARMS = ('without SE', 'with SE')
 
 
 def build() -> FasterRCNN:
@@ -134,32 +135,35 @@ def mean_average_precision(found: list[dict[str, Tensor]], targets: list[dict[st
     return sum(precisions) / len(precisions)
 
 
-def plot(curves: dict[str, list[dict[int, float]]], path: Path) -> None:
+def plot(runs: list[dict[str, dict[str, float]]], path: Path) -> None:
+    """A line for each seed and arm."""
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout='constrained')
-    for (arm, runs), color in zip(curves.items(), ('C0', 'C1')):
+    for arm, color in zip(ARMS, ('C0', 'C1')):
         for i, run in enumerate(runs):
-            axes.plot(run.keys(), run.values(), color=color, label=arm if i == 0 else None, marker='o', markersize=3)
-    axes.set(xlabel='step', ylabel='AP at 0.5, %', ylim=(0, None))
+            steps = [int(step) for step in run[arm]]
+            axes.plot(steps, list(run[arm].values()), color=color, label=None if i else arm, marker='o', markersize=3)
+    axes.set(xlabel='step', ylabel='AP at an overlap of 0.5, %', ylim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--base', type=Path, help='Weights of the plain detector; used if it is there, else written.')
-    parser.add_argument('--base-steps', type=int, default=240)
+    parser.add_argument('--base-steps', type=int, default=160)
     parser.add_argument('--steps', type=int, default=60)
-    parser.add_argument('--seeds', type=int, default=2)
+    parser.add_argument('--seeds', type=int, nargs='*', default=[1, 2], help='Each is filed as it is done.')
     parser.add_argument('--test-images', type=int, default=96)
     parser.add_argument('--output', type=Path, default=RESULTS)
     args = parser.parse_args(argv)
 
     data = load_digits()
     scans = [(torch.from_numpy(image).float() / 16, int(label)) for image, label in zip(data.images, data.target)]
-    cut = len(scans) * 3 // 4  # other writers' digits follow
+    cut = len(scans) * 3 // 4  # those that follow are held out
     generator = torch.Generator().manual_seed(100)
     easy, hard = ([scene(scans[cut:], noisy, generator) for _ in range(args.test_images)] for noisy in (False, True))
 
@@ -172,24 +176,21 @@ def main(argv: list[str] | None = None) -> None:
         else:
             train(plain, scans[:cut], False, args.base_steps, 1e-3, 0, {}, [], 'base')
             save_file(plain.state_dict(), base)
-    before = evaluate(plain, easy)
+    settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ('base', 'seeds')}
+    path = args.output / 'detection.json'
+    results = update_json(path, 'base', dict(settings=settings, ap50=evaluate(plain, easy)))
 
     every = max(1, args.steps // 4)
     eval_steps = {*range(0, args.steps, every), args.steps}
-    curves: dict[str, list[dict[int, float]]] = {'without SE': [], 'with SE': []}
-    for seed in range(1, args.seeds + 1):
-        for arm, runs in curves.items():
+    for seed in args.seeds:
+        curves = {}
+        for arm in ARMS:
             model = copy.deepcopy(plain)
             if arm == 'with SE':
                 replace_blocks_(model)
-            runs.append(train(
-                model, scans[:cut], True, args.steps, 3e-4, seed, eval_steps, hard, f'{arm}, seed {seed}'))
-            print(arm, seed, runs[-1], flush=True)
-    args.output.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and v is not None}
-    update_json(args.output / 'detection.json', 'faster r-cnn', dict(
-        settings=settings, base_ap50_on_its_own_images=before, ap50=curves))
-    plot(curves, args.output / 'detection.png')
+            curves[arm] = train(model, scans[:cut], True, args.steps, 3e-4, seed, eval_steps, hard, f'{arm}, {seed}')
+        results = update_json(path, f'seed {seed}', dict(ap50=curves))
+    plot([record['ap50'] for part, record in results.items() if part != 'base'], args.output / 'detection.png')
 
 
 if __name__ == '__main__':

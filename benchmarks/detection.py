@@ -1,8 +1,7 @@
 """A detector with SE and without: torchvision's Faster R-CNN, on scikit-learn's digits placed on a canvas.
 
 No pretrained weights are at hand on a machine without internet access, so the plain detector is trained first, on
-bright digits on black, and saved. From that one file it goes on, with SE and without, on digits of any contrast on
-noise.
+bright digits on black, and saved. From that one file it goes on, with SE and without, on fainter digits on noise.
 """
 import argparse
 import copy
@@ -45,13 +44,13 @@ def scene(digits: list[tuple[Tensor, int]], noisy: bool, generator: torch.Genera
 
     Args:
         digits: Scans, (8, 8) each, and what they show.
-        noisy: Any contrast, dark on bright too, on noise; else bright on black.
+        noisy: Fainter, on grey noise; else bright on black.
         generator: What is drawn comes from it.
     """
     def draw(low, high):
         return int(torch.randint(low, high + 1, (), generator=generator))
 
-    ground = 0.3 + 0.4 * float(torch.rand((), generator=generator)) if noisy else 0.0
+    ground = 0.4 * float(torch.rand((), generator=generator)) if noisy else 0.0
     canvas = torch.full((SIZE, SIZE), ground)
     if noisy:
         canvas += 0.08 * torch.randn(SIZE, SIZE, generator=generator)
@@ -64,7 +63,7 @@ def scene(digits: list[tuple[Tensor, int]], noisy: bool, generator: torch.Genera
         if boxes and box_iou(box, torch.cat(boxes)).any():
             continue
         ink = F.interpolate(scan[None, None], size=side, mode='bilinear')[0, 0]
-        contrast = (0.3 + 0.2 * float(torch.rand((), generator=generator))) * (1, -1)[draw(0, 1)] if noisy else 1.0
+        contrast = 0.4 + 0.2 * float(torch.rand((), generator=generator)) if noisy else 1.0
         canvas[y:y + side, x:x + side] += contrast * ink
         boxes.append(box)
         labels.append(label + 1)
@@ -153,9 +152,10 @@ def plot(runs: list[dict[str, dict[str, float]]], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--base', type=Path, help='Weights of the plain detector; used if it is there, else written.')
-    parser.add_argument('--base-steps', type=int, default=160)
-    parser.add_argument('--steps', type=int, default=60)
+    parser.add_argument('--work', type=Path, help='Folder to keep the plain detector in; what is there is used.')
+    parser.add_argument('--base-rounds', type=int, default=2, help='Of the training of the plain detector.')
+    parser.add_argument('--base-steps', type=int, default=160, help='Of each round.')
+    parser.add_argument('--steps', type=int, default=40)
     parser.add_argument('--seeds', type=int, nargs='*', default=[1, 2], help='Each is filed as it is done.')
     parser.add_argument('--test-images', type=int, default=96)
     parser.add_argument('--output', type=Path, default=RESULTS)
@@ -167,16 +167,16 @@ def main(argv: list[str] | None = None) -> None:
     generator = torch.Generator().manual_seed(100)
     easy, hard = ([scene(scans[cut:], noisy, generator) for _ in range(args.test_images)] for noisy in (False, True))
 
+    torch.manual_seed(0)
+    plain = build()
     with tempfile.TemporaryDirectory() as tmp:
-        base = args.base or Path(tmp, 'base.safetensors')
-        torch.manual_seed(0)
-        plain = build()
-        if base.exists():
-            plain.load_state_dict(load_file(base))
-        else:
-            train(plain, scans[:cut], False, args.base_steps, 1e-3, 0, {}, [], 'base')
-            save_file(plain.state_dict(), base)
-    settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ('base', 'seeds')}
+        for i in range(args.base_rounds):
+            file = (args.work or Path(tmp)) / f'base-{i + 1}.safetensors'
+            if not file.exists():
+                train(plain, scans[:cut], False, args.base_steps, 1e-3, i, (), [], f'base, round {i + 1}')
+                save_file(plain.state_dict(), file)
+            plain.load_state_dict(load_file(file))
+    settings = {k: v for k, v in vars(args).items() if not isinstance(v, Path) and k not in ('work', 'seeds')}
     path = args.output / 'detection.json'
     results = update_json(path, 'base', dict(settings=settings, ap50=evaluate(plain, easy)))
 

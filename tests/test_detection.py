@@ -30,7 +30,7 @@ def test_the_benchmark_runs(tmp_path):
     arguments = ['--base-steps', '1', '--steps', '2', '--seeds', '1', '--test-images', '2', '--output']
     detection.main([*arguments, str(tmp_path)])
     result = json.loads((tmp_path / 'detection.json').read_text())
-    assert result['base']['settings'] == dict(base_steps=1, steps=2, test_images=2)
+    assert result['base']['settings'] == dict(base_rounds=2, base_steps=1, steps=2, test_images=2)
     curves = result['seed 1']['ap50']
     assert curves['without SE'].keys() == curves['with SE'].keys() == {'0', '1', '2'}
     assert (tmp_path / 'detection.png').stat().st_size > 0

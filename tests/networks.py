@@ -54,18 +54,21 @@ NETWORKS = {
     'deeplabv3_resnet50': segmenter(segmentation.deeplabv3_resnet50),
 }
 SLOW_NETWORKS = {
-    name: lambda name=name: getattr(models, name)(weights=None, num_classes=4) for name in (
-        'resnet34', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d', 'resnext101_64x4d',
-        'wide_resnet50_2', 'wide_resnet101_2')
-} | {
     'fasterrcnn_resnet50_fpn_v2': lambda: detection.fasterrcnn_resnet50_fpn_v2(**RCNN),
     'maskrcnn_resnet50_fpn': lambda: detection.maskrcnn_resnet50_fpn(**RCNN),
     'maskrcnn_resnet50_fpn_v2': lambda: detection.maskrcnn_resnet50_fpn_v2(**RCNN),
     'keypointrcnn_resnet50_fpn': lambda: detection.keypointrcnn_resnet50_fpn(**RCNN, num_keypoints=2),
     'retinanet_resnet50_fpn_v2': lambda: detection.retinanet_resnet50_fpn_v2(
         **DETECTOR, score_thresh=0.0, detections_per_img=5, topk_candidates=50),
-    'deeplabv3_resnet101': segmenter(segmentation.deeplabv3_resnet101),
     'fcn_resnet50': segmenter(segmentation.fcn_resnet50),
+}
+# The same classes as those above, and more of them
+DEEP_NETWORKS = {
+    name: lambda name=name: getattr(models, name)(weights=None, num_classes=4) for name in (
+        'resnet34', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d', 'resnext101_64x4d',
+        'wide_resnet50_2', 'wide_resnet101_2')
+} | {
+    'deeplabv3_resnet101': segmenter(segmentation.deeplabv3_resnet101),
     'fcn_resnet101': segmenter(segmentation.fcn_resnet101),
 }
 
@@ -106,7 +109,7 @@ def settle_network_(model):
 
 def make(name):
     torch.manual_seed(0)
-    return settle_network_((NETWORKS | SLOW_NETWORKS | ECOSYSTEM_NETWORKS)[name]())
+    return settle_network_((NETWORKS | SLOW_NETWORKS | DEEP_NETWORKS | ECOSYSTEM_NETWORKS)[name]())
 
 
 def images(n=2):

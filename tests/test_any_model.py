@@ -7,7 +7,7 @@ import networks
 import pytest
 import torch
 from helpers import ROUTES, changed, shake_
-from networks import ECOSYSTEM_NETWORKS, NETWORKS, SLOW_NETWORKS, assert_equal, losses, predict
+from networks import DEEP_NETWORKS, ECOSYSTEM_NETWORKS, NETWORKS, SLOW_NETWORKS, assert_equal, losses, predict
 
 import timm_se50
 from timm_se50 import SEBasicBlock, SEBottleneck, SEModule, se_parameters, set_memory_efficient
@@ -18,16 +18,20 @@ INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_
 class Case:
     """A network without SE, with it by both routes, and what the first computes."""
 
-    def __init__(self, name):
+    def __init__(self, name, routes=ROUTES):
         self.plain = networks.make(name)
         self.predicted, self.losses = predict(self.plain), losses(copy.deepcopy(self.plain))
         self.state = copy.deepcopy(self.plain.state_dict())
-        self.models = {route: INSERT[route](copy.deepcopy(self.plain)) for route in ROUTES}
+        self.models = {route: INSERT[route](copy.deepcopy(self.plain)) for route in routes}
 
 
-@pytest.fixture(scope='module', params=[
+CASES = [
     *NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS),
-    *(pytest.param(name, marks=pytest.mark.ecosystem) for name in ECOSYSTEM_NETWORKS)])
+    *(pytest.param(name, marks=pytest.mark.ecosystem) for name in ECOSYSTEM_NETWORKS)]
+DEEP_CASES = [pytest.param(name, marks=pytest.mark.slow) for name in DEEP_NETWORKS]
+
+
+@pytest.fixture(scope='module', params=CASES)
 def case(request):
     if request.param in ECOSYSTEM_NETWORKS:
         for library in ('segmentation_models_pytorch', 'transformers'):
@@ -66,6 +70,14 @@ def test_the_routes_are_one_network_and_the_tensors_those_that_were(route, case)
                for n, m in kept.items())
     assert [list(m.state_dict()) for m in case.models.values()] == [list(plain.state_dict())] * 2
     assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in case.models.values())))
+
+
+@pytest.mark.parametrize('name', DEEP_CASES)
+def test_deep_networks(name, route):
+    """The first of the tests above and the one below, on more networks of the same classes."""
+    case = Case(name, (route,))
+    test_nothing_is_touched_and_the_function_is_the_same(case, copy.deepcopy(case.models[route]))
+    test_every_gate_learns_and_both_weights_load(case, copy.deepcopy(case.models[route]), route)
 
 
 def test_every_gate_learns_and_both_weights_load(case, model, route):

@@ -42,6 +42,11 @@ assert sum(p.requires_grad for p in model.parameters()) == 4 * (23 + 3) + 2
 assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
 assert len(se_parameters(loaded)) == 4 * (6 + 3)
 ''',
+    'docs/detection.md': '''
+assert len(se_parameters(model)) == 4 * (4 + 6 + 3)
+assert all(p.grad.any() for n, p in model.named_parameters() if 'se_standard.fc2.weight' in n)
+assert model.roi_heads.box_predictor.cls_score.out_features == 11
+''',
     'docs/memory.md': 'assert model.layer1[0].memory_efficient is False',
     'docs/gates.md': 'assert blocks[0].mean.shape == (2, 256) and len(gates) == 16',
     'docs/inference.md': '''

@@ -190,7 +190,9 @@ def main(argv: list[str] | None = None) -> None:
                 replace_blocks_(model)
             curves[arm] = train(model, scans[:cut], True, args.steps, 3e-4, seed, eval_steps, hard, f'{arm}, {seed}')
         results = update_json(path, f'seed {seed}', dict(ap50=curves))
-    plot([record['ap50'] for part, record in results.items() if part != 'base'], args.output / 'detection.png')
+    runs = [record['ap50'] for part, record in results.items() if part != 'base']
+    if runs:
+        plot(runs, args.output / 'detection.png')
 
 
 if __name__ == '__main__':

@@ -180,6 +180,24 @@ def test_gates_and_info(case, model):
     assert len({len(row.split('  standard')[0]) for row in rows}) == 1, 'the columns of the table are not straight'
 
 
+def test_info_before_and_after_and_in_the_inference_form():
+    """The same blocks, whatever they are."""
+    import timm
+    import torchvision
+
+    from timm_se50.cli.info import describe, format_description
+    plain = torchvision.models.resnet50(weights=None)
+    infos = [describe(plain, 32)]
+    timm_se50.patch_blocks_(plain)
+    infos += [describe(plain, 32), describe(timm.models.reparameterize_model(plain.eval()), 32)]
+    names, classes = ([[b[key] for b in info['blocks']] for info in infos] for key in ('block', 'class'))
+    assert len(names[0]) == 16
+    assert names[0] == names[1] == names[2]
+    assert [set(c) for c in classes] == [{'Bottleneck'}, {'SEBottleneck'}, {'InferenceBottleneck'}]
+    assert [sum('hidden' in b for b in info['blocks']) for info in infos] == [0, 16, 0]
+    assert all(len(format_description(info).splitlines()) == 5 + 16 for info in infos)
+
+
 @pytest.mark.filterwarnings('ignore:`torch.jit', 'ignore:RCNN always returns', 'ignore:RetinaNet always returns',
                             "ignore:'aux_classifier' was found")
 def test_torchscript(case, model):

@@ -6,7 +6,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torchvision.models import resnet as torchvision_resnet
 
-__all__ = ['EXPECTED', 'find_resnets']
+__all__ = ['EXPECTED', 'find_resnets', 'is_block']
 
 _BLOCKS = (Bottleneck, BasicBlock, torchvision_resnet.Bottleneck, torchvision_resnet.BasicBlock)
 EXPECTED = 'a Bottleneck or BasicBlock of timm.models.resnet or torchvision.models.resnet'
@@ -39,16 +39,17 @@ def _layers(module: nn.Module) -> set[nn.Module]:
     """The layers of a module that hold blocks, with SE or without."""
     return {
         layer for name, layer in module.named_children()
-        if re.fullmatch(r'layer\d', name) and any(map(_is_block, layer.children()))}
+        if re.fullmatch(r'layer\d', name) and any(map(is_block, layer.children()))}
 
 
-def _is_block(module: nn.Module) -> bool:
+def is_block(module: nn.Module) -> bool:
+    """Whether a module is a ResNet's block, plain, with SE or in its inference form."""
     return isinstance(module, _BLOCKS) or getattr(module, 'inference_form', False)
 
 
 def _describe_no_resnet(model: nn.Module) -> str:
     modules = [(name, m) for name, m in model.named_modules() if name]
-    blocks = [(name, m) for name, m in modules if _is_block(m)]
+    blocks = [(name, m) for name, m in modules if is_block(m)]
     others = [(name, m) for name, m in modules if re.search('(?i)bottle|basic(block|layer)?$', type(m).__name__)]
     found = [
         f'{name} (a {type(m).__module__}.{type(m).__qualname__})'

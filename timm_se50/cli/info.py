@@ -4,14 +4,13 @@ from typing import Any
 
 import click
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..bottleneck import SEBlock
 from ..checkpoint import load_model
 from ..gates.collect import SE_MODULES, evaluating
-from ..resnets import find_resnets
+from ..resnets import find_resnets, is_block
 from ..squeeze_excite import POSITIONS
 from ..weights.recognise import recognise
 
@@ -60,7 +59,7 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
         'se_flops': sum(flops[m] for m in se_modules),
         'blocks': [
             _block(n, m, flops[m])
-            for n, m in model.named_modules() if isinstance(m, (Bottleneck, BasicBlock))],
+            for n, m in model.named_modules() if is_block(m)],
     }
 
 
@@ -68,7 +67,7 @@ def _block(name: str, block: nn.Module, flops: int) -> dict[str, Any]:
     row: dict[str, Any] = {'block': name, 'class': type(block).__name__}
     row |= {'parameters': _count(block.parameters()), 'flops': flops}
     position = block.se_position if isinstance(block, SEBlock) else 'standard'
-    se: Any = getattr(block, POSITIONS[position] if isinstance(block, SEBlock) else 'se')
+    se: Any = getattr(block, POSITIONS[position] if isinstance(block, SEBlock) else 'se', None)
     if isinstance(se, SE_MODULES):
         row |= {'se_position': position, 'channels': se.fc1.in_channels, 'hidden': se.fc1.out_channels}
     return row
@@ -81,7 +80,7 @@ def _count(parameters) -> int:
 def format_description(info: dict[str, Any]) -> str:
     """What `describe` gives, for people."""
     c, h, w = info['input_size']
-    width = max(10, *(len(b['block']) + 1 for b in info['blocks']))
+    width = max([10, *(len(b['block']) + 1 for b in info['blocks'])])
     classes = '' if info['num_classes'] is None else f', {info["num_classes"]} classes'
     lines = [
         f'{info["architecture"]}: {info["recognised"]}{classes}',

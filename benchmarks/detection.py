@@ -25,13 +25,14 @@ from timm_se50 import replace_blocks_
 
 SIZE, BATCH_SIZE = 64, 8
 ARMS = ('without SE', 'with SE')
+ANCHORS = ((12, 16, 20), (20, 24, 28), (24, 28, 32), (28, 32, 40), (40, 48, 56))
 
 
 def build() -> FasterRCNN:
     """Faster R-CNN for images of 64 px: their size, small anchors, few proposals."""
     return fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=2, min_size=SIZE, max_size=SIZE,
-        rpn_anchor_generator=AnchorGenerator(((12, 16, 20), (20, 24, 28), (24, 28, 32), (28, 32, 40), (40, 48, 56)), ((1.0,),) * 5),
+        rpn_anchor_generator=AnchorGenerator(ANCHORS, ((1.0,),) * 5),
         rpn_pre_nms_top_n_train=200, rpn_post_nms_top_n_train=100, rpn_batch_size_per_image=64,
         rpn_pre_nms_top_n_test=200, rpn_post_nms_top_n_test=50, box_batch_size_per_image=32)
 

@@ -5,7 +5,7 @@ import pytest
 from hub_helpers import in_repo, requests, run_all
 from hub_server import Fault
 
-from timm_se50.hub.verify import file_hash
+from timm_se50.hub.stated import file_hash
 
 MB = 1 << 20
 DOWNLOAD = 'out = file_digest(timm_se50.download_checkpoint(repo, cache_dir=cache, quiet=True))'

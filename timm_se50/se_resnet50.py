@@ -126,12 +126,16 @@ def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
         model = build_model_with_cfg(
             reading.build, variant, pretrained, pretrained_filter_fn=reading.filter, **dict(model_args, **kwargs))
     except Exception as e:
-        if pretrained and reading.now:
-            cfg = resolve_pretrained_cfg(variant, given, kwargs.get('pretrained_cfg_overlay'))
-            if cfg.file or isinstance(e, SafetensorError):  # others are of the network, and named
-                raise unreadable(cfg.file or cfg.hf_hub_id, e) from e
         if saved and not reading.built:
             raise saved.unbuildable(e) from e
+        if not reading.built:
+            raise
+        cfg = resolve_pretrained_cfg(variant, given, kwargs.get('pretrained_cfg_overlay'))
+        place = cfg.file or cfg.hf_hub_id or cfg.url
+        if reading.now and (cfg.file or isinstance(e, SafetensorError)):  # others are of the network, and named
+            raise unreadable(place, e) from e
+        if not reading.now and isinstance(e, RuntimeError):
+            raise RuntimeError(f'{place}: {e}') from e
         raise
     deferred.settle()
     return model

@@ -128,7 +128,7 @@ out = push(model, 'ann/other', overwrite_card=True)
 """)
     repo = server.hub.repos['ann/model']
     later = repo.commits[pushed['commit']] | server.hub.repos['ann/other'].commits[other['commit']]
-    server.hooks['head'] = lambda: repo.commit('main', later, 'meanwhile')
+    server.hooks['get'] = lambda: repo.commit('main', later, 'meanwhile')
     try:
         assert client.good("out = pull('ann/model', cache)", cache=tmp_path) == pushed['digest']
         assert client.good("out = pull('ann/model', cache)", cache=tmp_path) == other['digest']

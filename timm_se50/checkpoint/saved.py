@@ -119,7 +119,7 @@ def check_saved(cfg: Mapping[str, Any], args: Mapping[str, Any], place: object) 
         args: Arguments that the model was saved with.
         place: Where they were read, for a message.
     """
-    for name, values, checks in (('pretrained_cfg', cfg, _CFG), ('model_args', args, _MODEL_ARGS)):
+    for name, values, checks in (('model_args', args, _MODEL_ARGS), ('pretrained_cfg', cfg, _CFG)):
         for key, value in values.items():
             if key not in checks:
                 raise ValueError(f'{place}: {key!r} in {name} is none that a saved model has; take it out, and pass it '

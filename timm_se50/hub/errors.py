@@ -74,7 +74,9 @@ def ask(call: Callable[..., T], *args, **kwargs) -> T:
         return call(*args, **kwargs)
     except (*_OTHER_FORM, ValueError, RuntimeError) as e:
         cause = _unwrapped(e)
-        said = type(cause) is ValueError and _OTHER_FORM_SAID.search(str(cause))
+        own = type(cause).__module__.startswith('huggingface_hub')
+        said = isinstance(cause, ValueError) and not isinstance(cause, (OSError, HFValidationError)) and (
+            own or _OTHER_FORM_SAID.search(str(cause)))
         if isinstance(cause, _OTHER_FORM) or said:
             raise NoAnswer(f'{getattr(call, "__name__", call)}() ended in {type(cause).__name__}: {cause}') from e
         raise

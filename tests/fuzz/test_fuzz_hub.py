@@ -37,7 +37,7 @@ def test_what_it_says_of_a_repo(length, hub, tmp_path):
     seen = {}
 
     def check(content):
-        # one cache for all but every tenth: a pull may neither trust what an earlier one left
+        # mostly one cache: what an earlier pull left there may not be trusted either
         seen[content] = None
         server.faults = [Fault('info', 'answer', times=100, body=content)]
         cache = tmp_path / str(len(seen) % 10 and 1)

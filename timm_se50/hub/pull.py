@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import timm
-from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub import HfApi, constants
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (
     are_progress_bars_disabled,
@@ -23,11 +23,10 @@ from ..checkpoint.saved import is_of_other_size, read_config
 from ..checkpoint.staging import check_place, install, staging
 from .errors import explained
 from .fetch import Fetch, note_revision
-from .stated import file_hash, is_hash, stated_files, stated_info
+from .offline import NEEDED, from_cache
+from .stated import stated_files, stated_info
 
 __all__ = ['download_checkpoint', 'progress_bars', 'pull_from_hub']
-
-NEEDED = ('config.json', 'model.safetensors')
 
 
 def pull_from_hub(
@@ -144,7 +143,7 @@ def _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, names) -> tupl
     revision = revision or after or constants.DEFAULT_REVISION
     cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
     if constants.HF_HUB_OFFLINE:
-        return repo_id, _from_cache(repo_id, revision, cache), lambda: None
+        return repo_id, from_cache(repo_id, revision, cache), lambda: None
     api = HfApi(token=token)
     with explained(api, repo_id, revision), progress_bars(not quiet):
         validate_repo_id(repo_id)
@@ -174,26 +173,6 @@ def _check_files(repo_id: str, names) -> None:
             'was not loaded; ask its owner for model.safetensors.')
     if missing:
         raise ValueError(f'{repo_id} has no {" and no ".join(missing)}; expected a repo that push_to_hub() made.')
-
-
-def _from_cache(repo_id: str, revision: str, cache: Path) -> Path:
-    config = try_to_load_from_cache(repo_id, 'config.json', cache_dir=cache, revision=revision)
-    if not isinstance(config, str) or not Path(config).with_name('model.safetensors').exists():
-        raise FileNotFoundError(
-            f'HF_HUB_OFFLINE is set and {repo_id} at {revision!r} is not in the cache; unset it, or pull once before.')
-    for name in NEEDED:
-        path = Path(config).with_name(name)
-        stated = os.path.basename(os.readlink(path)) if path.is_symlink() else ''  # the cache names content by hash
-        if not (is_hash(stated, 40) or is_hash(stated, 64)):
-            raise OSError(
-                f'{path} cannot be verified offline, since the cache does not name it by its hash; unset '
-                'HF_HUB_OFFLINE.')
-        if file_hash(path, stated) != stated:
-            raise OSError(
-                f'{name} of {repo_id} cannot be verified offline: the cache names it {stated}, which is not its hash. '
-                f'It is damaged, or named by something else. It was not loaded; {path} is as it was. Unset '
-                'HF_HUB_OFFLINE to have it compared with what the Hub states, and downloaded anew if need be.')
-    return Path(config).parent
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import timm
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from ..weights import clean_weights, unreadable
+from ..reading import unreadable
+from ..weights import clean_weights
 from .saved import ARCHITECTURES, parse_config, read_config
 
 __all__ = ['load_model', 'read_weights']

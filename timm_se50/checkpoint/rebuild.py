@@ -12,8 +12,9 @@ from safetensors import safe_open
 from timm.models import load_pretrained
 from torch import Tensor, nn
 
+from ..reading import unreadable
 from ..se_resnet50 import SEResNet
-from ..weights import check_weights, clean_weights, map_resnet_weights, unreadable
+from ..weights import check_weights, clean_weights, map_resnet_weights
 from .saved import check_saved, is_of_other_size
 
 __all__ = ['Saved', 'check_size', 'load_saved', 'read_saved']

@@ -15,8 +15,8 @@ def unreadable(place: object, error: Exception) -> Exception:
         return error
     said = ' '.join(str(error).split()) or 'it ends too early'
     return ValueError(
-        f'{place} cannot be read: {type(error).__name__}: {said.rstrip(".")}. Expected a whole safetensors file, or one '
-        'of torch.save() with a state dict and no code; get it anew, or save the weights alone.')
+        f'{place} cannot be read: {type(error).__name__}: {said.rstrip(".")}. Expected a whole safetensors file, or '
+        'one of torch.save() with a state dict and no code; get it anew, or save the weights alone.')
 
 
 class Reading:

@@ -177,4 +177,4 @@ def test_a_pickle_is_refused_and_not_even_downloaded(client, server, pushed, tmp
     repo.commit('main', {'config.json': files['config.json']}, 'empty')
     assert 'has no model.safetensors; expected' in client.run("pull('ann/pickled', cache)", cache=tmp_path).message
     repo.commit('main', files | {'config.json': File(b'{"architecture": "resnet18"}')}, 'another')
-    assert "holds a 'resnet18'; expected" in client.run("pull('ann/pickled', cache)", cache=tmp_path).message
+    assert "is of a 'resnet18'; expected" in client.run("pull('ann/pickled', cache)", cache=tmp_path).message

@@ -86,9 +86,9 @@ def convert_checkpoint(
             raise ValueError(f'tag={tag!r}: expected one of {tags}.')
     _check_sizes(path, weights)
     head, stem = weights.get('fc.weight'), weights.get('conv1.weight')
-    found = 0 if head is None else head.shape[0]
+    found = 0 if head is None or head.ndim != 2 else head.shape[0]
     model: Any = timm.create_model(
-        name, num_classes=found, in_chans=3 if stem is None else stem.shape[1], **config.model_args())
+        name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1], **config.model_args())
     dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
     if dtypes:
         model.to(reduce(torch.promote_types, dtypes))  # of several, one that all fit into
@@ -110,6 +110,7 @@ def _check_sizes(path: str | os.PathLike, weights: Mapping[str, Tensor]) -> None
                              f"one of {', '.join(map(str, _DTYPES))}. Convert the weights first: value.float().")
     for key, ndim, expected in (
             ('fc.weight', 2, '(classes, 2048)'), ('conv1.weight', 4, '(64, input channels, 7, 7)')):
-        if key in weights and (weights[key].ndim != ndim or 0 in weights[key].shape):
+        # what is no ResNet at all is told so when it is loaded
+        if {key, 'layer1.0.conv1.weight'} <= weights.keys() and (weights[key].ndim != ndim or 0 in weights[key].shape):
             raise ValueError(f'{path}: {key!r} has shape {tuple(weights[key].shape)}; expected {expected}, '
                              'none of them zero.')

@@ -112,8 +112,8 @@ def _pretrained_cfgs(name: str) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _pretrained_cfgs('se_resnet50_patch'))
 
 
-def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
-    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
+    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert)
     deferred = DeferredInit()
     if pretrained:
         model_args['init_context'] = deferred
@@ -125,6 +125,9 @@ def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         raise RuntimeError(f'{cfg.file or cfg.hf_hub_id}: not a whole safetensors file ({e}); get it anew.') from e
     deferred.settle()
+    # timm's create_model() keeps them itself from 1.0.31 on; a checkpoint's config.json is made of them
+    model._model_args = {
+        k: v for k, v in kwargs.items() if not k.startswith('pretrained_') and k not in ('cache_dir', 'device', 'dtype')}
     return model
 
 

@@ -12,16 +12,12 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import get_token
 
-try:
-    import httpx2 as httpx  # of huggingface_hub from 2 on
-except ImportError:
-    import httpx  # type: ignore[no-redef]
+from .http_client import HTTPError, RemoteEntryNotFoundError, TransportError, status_of
 
 __all__ = ['WAITS', 'explained', 'is_transient', 'retrying']
 
@@ -29,17 +25,15 @@ T = TypeVar('T')
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
-# The client tries a download that ends in one of these five times by itself
-RETRIED_BY_CLIENT = (httpx.ConnectError, httpx.TimeoutException, httpx.RemoteProtocolError)
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed a little later."""
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in _TRANSIENT_STATUS
+        return status_of(error) in _TRANSIENT_STATUS
     # A JSON error is a proxy's page in place of an answer; an OSError without number is the client's own, for a
     # download that came out too short.
-    return isinstance(error, (httpx.TransportError, json.JSONDecodeError)) or (
+    return isinstance(error, (*TransportError, json.JSONDecodeError)) or (
         type(error) is OSError and error.errno is None)
 
 
@@ -60,7 +54,7 @@ def explained(api: HfApi, repo_id: str, revision: str | None = None) -> Iterator
     """Raise errors of the Hub and its client as builtin ones that say what happened and what to do."""
     try:
         yield
-    except (HfHubHTTPError, httpx.HTTPError, HFValidationError, OfflineModeIsEnabled, LocalEntryNotFoundError,
+    except (HfHubHTTPError, HTTPError, HFValidationError, OfflineModeIsEnabled, LocalEntryNotFoundError,
             json.JSONDecodeError, RuntimeError) as e:
         # the client wraps an error of an upload, and one of a download that it has no cached file for
         wrapped = e.__cause__ is not None and (
@@ -92,7 +86,7 @@ def _explain(e: BaseException, api: HfApi, repo_id: str, revision: str | None) -
         return FileNotFoundError(f'There is no model repo {repo_id!r} at {constants.ENDPOINT}, or it is private. Check '
                                  f'the spelling; if it is private, {access}.')
     if isinstance(e, HfHubHTTPError):
-        status, said = e.response.status_code, e.server_message or ''
+        status, said = status_of(e), e.server_message or ''
         if status == 401:
             advice = f'The token was refused ({said}): it is wrong, revoked or expired. Make a new one at ' \
                      f'{constants.ENDPOINT}/settings/tokens, then {log_in}.'
@@ -106,7 +100,7 @@ def _explain(e: BaseException, api: HfApi, repo_id: str, revision: str | None) -
         if status in _TRANSIENT_STATUS:
             return ConnectionError(f'{url} answered {status} again and again; try later.')
         return RuntimeError(f'{url} answered {status}: {said or e}')
-    if isinstance(e, (httpx.HTTPError, json.JSONDecodeError)):
+    if isinstance(e, (HTTPError, json.JSONDecodeError)):
         return ConnectionError(
             f'The connection to {constants.ENDPOINT} failed ({type(e).__name__}: {e}). Check the network, then try '
             'again.')

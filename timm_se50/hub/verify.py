@@ -10,7 +10,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.hf_api import ModelInfo
 
-from .errors import RETRIED_BY_CLIENT, retrying
+from .errors import retrying
+from .http_client import RETRIED_BY_CLIENT
 
 __all__ = ['Fetch', 'file_hash', 'forget', 'stated_hashes']
 

@@ -1,0 +1,33 @@
+"""The HTTP client that huggingface_hub stands on: requests before 1.0, httpx before 2.0, then httpx2."""
+import importlib
+
+from huggingface_hub.errors import HfHubHTTPError
+
+try:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+except ImportError:  # before 1.0 there is no class for the Hub's answer alone; LocalEntryNotFoundError is one of these
+    from huggingface_hub.errors import EntryNotFoundError as RemoteEntryNotFoundError
+
+__all__ = ['RETRIED_BY_CLIENT', 'HTTPError', 'RemoteEntryNotFoundError', 'TransportError', 'status_of']
+
+# More than one of the three may be installed, so the one is taken that the client's own errors derive from
+_client = importlib.import_module(HfHubHTTPError.__mro__[1].__module__.partition('.')[0])
+
+HTTPError: type[Exception]  # any error of the client
+TransportError: tuple[type[Exception], ...]  # those where no whole answer came, or none that can be unpacked
+RETRIED_BY_CLIENT: tuple[type[Exception], ...]  # those on which it tries a download five times by itself
+if _client.__name__ == 'requests':
+    HTTPError = _client.RequestException
+    RETRIED_BY_CLIENT = (_client.ConnectionError, _client.ReadTimeout)
+    TransportError = (
+        *RETRIED_BY_CLIENT, _client.Timeout, _client.exceptions.ChunkedEncodingError,
+        _client.exceptions.ContentDecodingError)
+else:
+    HTTPError = _client.HTTPError
+    RETRIED_BY_CLIENT = (_client.ConnectError, _client.TimeoutException, _client.RemoteProtocolError)
+    TransportError = (_client.TransportError, _client.DecodingError)
+
+
+def status_of(error: HfHubHTTPError) -> int | None:
+    """The status that the Hub answered with; None where there was no answer, as before 1.0 for a missing cache file."""
+    return getattr(error.response, 'status_code', None)

@@ -126,8 +126,8 @@ def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwa
         raise RuntimeError(f'{cfg.file or cfg.hf_hub_id}: not a whole safetensors file ({e}); get it anew.') from e
     deferred.settle()
     # timm's create_model() keeps them itself from 1.0.31 on; a checkpoint's config.json is made of them
-    model._model_args = {
-        k: v for k, v in kwargs.items() if not k.startswith('pretrained_') and k not in ('cache_dir', 'device', 'dtype')}
+    not_its_own = ('pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'cache_dir', 'device', 'dtype')
+    model._model_args = {k: v for k, v in kwargs.items() if k not in not_its_own}
     return model
 
 

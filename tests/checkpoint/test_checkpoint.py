@@ -97,7 +97,7 @@ def saved(tmp_path_factory):
         torch.manual_seed(1)
         model = WRAPPERS.get(name, lambda m: m)(perturb(make()))
         plain = unwrap_model(model)
-        expect(model, tmp / name, torch.rand(2, plain.in_chans, 64, 64, dtype=plain.conv1.weight.dtype))
+        expect(model, tmp / name, torch.rand(2, plain.conv1.in_channels, 64, 64, dtype=plain.conv1.weight.dtype))
         before = torch.get_rng_state()
         folders[name] = save_checkpoint(
             model, tmp / name, portable=name == 'portable',
@@ -211,7 +211,7 @@ REFUSED = {
     'resnet18': (lambda: patch_blocks_(timm.create_model('resnet18')), {}, r'SEBasicBlock.*ResNet-50'),
     'resnet50d': (lambda: patch_blocks_(timm.create_model('resnet50d')), {}, 'conv1 is Sequential'),
     'other': (lambda: nn.Linear(2, 2), {}, r'Linear; expected a timm ResNet-50 with SE'),
-    'inference form': (lambda: timm.models.reparameterize_model(tiny().eval()), {}, 'inference form of a model'),
+    'inference form': (lambda: timm.utils.reparameterize_model(tiny().eval()), {}, 'inference form of a model'),
     "timm's": (lambda: timm.create_model('seresnet50'), {}, "timm's own seresnet50, .*load its state dict into se_"),
     'bare': (lambda: replace_blocks_(resnet_without_create_model()), {}, 'no pretrained_cfg'),
     'half a stage': (half_a_stage, {}, r'layer3\.2 is Bottleneck, where se_resnet50_replace has SEBottleneck'),
@@ -222,7 +222,7 @@ REFUSED = {
     'label_names as one string': (lambda: tiny(), {'label_names': 'ab'}, "label_names='ab': expected a list"),
     'label_names': (lambda: tiny(), {'label_names': ['a']}, '1 names; expected 2'),
     'portable': (lambda: tiny(se_reduction=8), {'portable': True}, 'reduction=8'),
-    'meta': (lambda: tiny(device='meta'), {}, 'meta device'),
+    'meta': (lambda: tiny().to('meta'), {}, 'meta device'),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from helpers import pip
 
 from timm_se50.cli.doctor import diagnose
 
@@ -23,23 +24,11 @@ UNKNOWN = "import timm; assert not timm.list_models('se_resnet50*') and not timm
 
 
 @pytest.fixture(scope='session')
-def wheel(tmp_path_factory):
-    pytest.importorskip('hatchling', reason='builds the wheel: pip install hatchling')
-    folder = tmp_path_factory.mktemp('wheel')
-    _pip('wheel', '--no-build-isolation', '-w', folder, ROOT)
-    return next(folder.glob('timm_se50-*.whl'))
-
-
-@pytest.fixture(scope='session')
 def site(wheel, tmp_path_factory):
     """A folder that the wheel is installed in, and nothing else."""
     folder = tmp_path_factory.mktemp('site')
-    _pip('install', '--no-index', '--target', folder, wheel)
+    pip('install', '--no-index', '--target', folder, wheel)
     return folder
-
-
-def _pip(command, *args):
-    subprocess.run([sys.executable, '-m', 'pip', command, '-q', '--no-deps', *map(str, args)], check=True)
 
 
 @pytest.fixture

@@ -127,7 +127,8 @@ def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwa
     deferred.settle()
     # timm's create_model() keeps them itself from 1.0.31 on; a checkpoint's config.json is made of them
     not_its_own = ('pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'cache_dir', 'device', 'dtype')
-    model._model_args = {k: v for k, v in kwargs.items() if k not in not_its_own}
+    model._model_args = {  # type: ignore[assignment]
+        k: v for k, v in kwargs.items() if k not in not_its_own}
     return model
 
 

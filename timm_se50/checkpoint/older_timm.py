@@ -10,17 +10,19 @@ from timm.models._hub import save_config_for_hf  # timm.models has only save_for
 from torch import nn
 
 try:
-    from timm.models import get_model_args
+    from timm.models import get_model_args as _timms_args
 except ImportError:
-    def get_model_args(model: nn.Module, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The arguments that a ResNet was made with, as far as they are kept, and those that it shows itself."""
-        kept = {k: v for k, v in getattr(model, '_model_args', {}).items() if not k.endswith('_rate')}
-        return {**kept, **(overrides or {}), **_shown(model)}
-    KEEPS_ARGS = False
-else:
-    KEEPS_ARGS = True
+    _timms_args = None  # type: ignore[assignment]
 
 __all__ = ['get_model_args', 'write_config']
+
+
+def get_model_args(model: nn.Module, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a ResNet was made with, as far as they are kept, and those that it shows itself."""
+    if _timms_args is not None:
+        return _timms_args(model, overrides)
+    kept = {k: v for k, v in getattr(model, '_model_args', {}).items() if not k.endswith('_rate')}
+    return {**kept, **overrides, **_shown(model)}
 
 
 def write_config(
@@ -32,7 +34,7 @@ def write_config(
 ) -> None:
     """Write the config.json of a ResNet, as timm 1.0.31 does."""
     config: dict[str, Any] = {'label_names': label_names}
-    if KEEPS_ARGS:
+    if _timms_args is not None:
         save_config_for_hf(model, str(path), config, model_args, dict(data_config))
     else:
         config['global_pool'] = model_args['global_pool']

@@ -6,12 +6,12 @@ from huggingface_hub.errors import HfHubHTTPError
 try:
     from huggingface_hub.errors import RemoteEntryNotFoundError
 except ImportError:  # before 1.0 there is no class for the Hub's answer alone; LocalEntryNotFoundError is one of these
-    from huggingface_hub.errors import EntryNotFoundError as RemoteEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError as RemoteEntryNotFoundError  # type: ignore[assignment]
 
 __all__ = ['RETRIED_BY_CLIENT', 'HTTPError', 'RemoteEntryNotFoundError', 'TransportError', 'status_of']
 
 # More than one of the three may be installed, so the one is taken that the client's own errors derive from
-_client = importlib.import_module(HfHubHTTPError.__mro__[1].__module__.partition('.')[0])
+_client = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition('.')[0])
 
 HTTPError: type[Exception]  # any error of the client
 TransportError: tuple[type[Exception], ...]  # those where no whole answer came, or none that can be unpacked

@@ -1,4 +1,4 @@
-"""The site holds files that lie elsewhere in the repository as well, and their links lead to where those are in the site.
+"""Files that lie elsewhere in the repository are in the site as well, and links lead to where a file is in the site.
 
 So each text is written once and reads in the repository as it does in the site.
 """

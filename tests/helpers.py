@@ -22,7 +22,7 @@ def settle_(model: torch.nn.Module) -> torch.nn.Module:
             torch.nn.init.normal_(module.bias, 0.0, 0.2, generator=generator)
     with torch.no_grad():
         for _ in range(3):
-            model.train()(torch.randn(8, getattr(model, 'in_chans', 3), 64, 64, generator=generator))
+            model.train()(torch.randn(8, model.in_chans, 64, 64, generator=generator))
     return model.eval()
 
 

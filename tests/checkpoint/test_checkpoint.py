@@ -73,7 +73,7 @@ def sync_bn(model):
 
 MODELS = {
     'replace': lambda: timm.create_model(
-        'se_resnet50_replace', num_classes=3, in_chans=1, se_stages=(2, 4), se_reduction=(8, 32), se_position='post'),
+        'se_resnet50_replace', num_classes=3, in_chans=4, se_stages=(2, 4), se_reduction=(8, 32), se_position='post'),
     'patch': lambda: timm.create_model('se_resnet50_patch.fb_ssl_yfcc100m_ft_in1k', num_classes=3, se_position='pre'),
     'live_replace': lambda: replace_blocks_(
         timm.create_model('resnet50.tv_in1k', num_classes=3, output_stride=16, drop_path_rate=0.1),

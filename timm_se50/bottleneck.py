@@ -1,10 +1,9 @@
 """The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
-from torch import Tensor, nn
+from torch import nn
 
 from .block_weights import map_block_weights
 from .squeeze_excite import POSITIONS, SEModule
@@ -19,15 +18,10 @@ class SEBlock(nn.Module):
     """
     last_conv: str
     last_norm: str
-    if TYPE_CHECKING:  # TorchScript would read these as attribute types, and a 'type: ignore' as a signature
+    if TYPE_CHECKING:  # TorchScript would read these as attribute types
         aa: Any  # timm's says: maybe None
-        conv1: nn.Conv2d
-        se_standard: nn.Module | None
-        se_pre: nn.Module | None
-        se_post: nn.Module | None
-        se_identity: nn.Module | None
-        downsample: nn.Module | None
-        drop_path: nn.Module | None
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def attach_se(self, se: SEModule, position: str) -> None:
         """Take `se` in at `position`."""
@@ -50,16 +44,10 @@ class SEBlock(nn.Module):
         from .inference import fuse_block
         return fuse_block(self)
 
-    def map_weights(self, weights: Mapping[str, Tensor], assign: bool = False) -> Mapping[str, Tensor]:
-        """What the block is to load, see `map_block_weights`."""
-        position = self.se_position
-        se, norm = getattr(self, POSITIONS[position]), getattr(self, self.last_norm)
-        return map_block_weights(weights, self.state_dict(), position, se, self.last_norm, norm, assign)
-
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         # Here and not in the model, so that it holds whatever loads the block: the model, a stage of it, a detector
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        mapped = self.map_weights(own, local_metadata.get('assign_to_params_buffers', False))
+        mapped = map_block_weights(self, own, local_metadata.get('assign_to_params_buffers', False))
         if mapped is not own:
             for name in own.keys() - mapped.keys():
                 del state_dict[prefix + name]

@@ -23,7 +23,7 @@ from .deferred_init import DeferredInit
 from .squeeze_excite import SEConfig, SEModule
 from .surgery import insert_se_, patch_block, replace_block
 from .torch_internals import has_load_hooks
-from .weights import check_data, check_shapes, map_resnet_weights, map_weights
+from .weights import check_data, check_weights, map_resnet_weights, map_weights
 
 __all__ = ['SEResNet']
 
@@ -80,16 +80,18 @@ class SEResNet(ResNet):
         A strict call takes all that `map_resnet_weights` takes. One that is not strict loads what fits by name; each
         block that gets a plain block's weights, or timm's with SE, loads them as a strict call would.
         """
-        hooked = any(has_load_hooks(m) for m in self.modules())  # they may yet rename the keys
-        try:
-            if isinstance(state_dict, Mapping) and strict:  # torch says it of what is none
-                state_dict = map_weights(state_dict, self, assign=assign)
-            elif isinstance(state_dict, Mapping):
-                check_data(state_dict, self.state_dict(), assign)
-                check_shapes(state_dict, self.state_dict())
-        except RuntimeError:
-            if not hooked:
-                raise
+        if isinstance(state_dict, Mapping):  # torch says it of what is none
+            try:
+                if strict:
+                    state_dict = map_weights(state_dict, self, assign=assign)
+                else:
+                    target = self.state_dict()
+                    check_data(state_dict, target, assign)
+                    fitting = {k: v for k, v in state_dict.items() if k in target}
+                    check_weights({**target, **fitting}, target, file=state_dict)
+            except RuntimeError:
+                if not any(map(has_load_hooks, self.modules())):  # which may yet rename the keys
+                    raise
         return super().load_state_dict(state_dict, strict, assign)
 
 

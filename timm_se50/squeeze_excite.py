@@ -4,7 +4,7 @@ Paper: `Squeeze-and-Excitation Networks` - https://arxiv.org/abs/1709.01507
 """
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,20 +90,11 @@ class SEModule(nn.Module):
     """
 
     def __init__(
-            self,
-            channels: int,
-            reduction: int = 16,
-            neutral: bool = False,
-            *,
-            seed: int = 0,
-            device=None,
-            dtype=None,
-    ):
+            self, channels: int, reduction: int = 16, neutral: bool = False, *, seed: int = 0, device=None, dtype=None):
         super().__init__()
         if reduction < 1 or channels % reduction:
-            raise ValueError(
-                f'se_reduction={reduction}: does not divide the {channels} channels of this block; '
-                'expected a divisor, for example 4, 8 or 16.')
+            raise ValueError(f'se_reduction={reduction}: does not divide the {channels} channels of this block; '
+                             'expected a divisor, for example 4, 8 or 16.')
         self.neutral, self.seed = neutral, seed
         self.logit_scale, self.gate_scale = (LOGIT_SCALE, 2.0) if neutral else (1.0, 1.0)
         # as allocated: neither time nor the global generator's numbers go into weights that are drawn below
@@ -123,16 +114,12 @@ class SEModule(nn.Module):
     def initial_weights(self) -> dict[str, torch.Tensor]:
         """A new module's weights by name, in float32 on the CPU."""
         generator = torch.Generator().manual_seed(self.seed) if self.neutral else None
-        weights: dict[str, torch.Tensor] = {}
-        for name in ('fc1', 'fc2'):
-            fc = cast(nn.Conv2d, getattr(self, name))
-            weight = torch.zeros(fc.out_channels, fc.in_channels, 1, 1, device='cpu', dtype=torch.float32)
-            bias = torch.zeros(fc.out_channels, device='cpu', dtype=torch.float32)
-            if name == 'fc1' or not self.neutral:
-                nn.init.kaiming_normal_(weight, mode='fan_out', nonlinearity='relu', generator=generator)
-                bound = fc.in_channels ** -0.5  # as nn.Conv2d.reset_parameters() has it
-                nn.init.uniform_(bias, -bound, bound, generator=generator)
-            weights |= {f'{name}.weight': weight, f'{name}.bias': bias}
+        weights = {k: torch.zeros(p.shape, device='cpu', dtype=torch.float32) for k, p in self.named_parameters()}
+        for name in ('fc1',) if self.neutral else ('fc1', 'fc2'):
+            weight = weights[f'{name}.weight']
+            nn.init.kaiming_normal_(weight, mode='fan_out', nonlinearity='relu', generator=generator)
+            bound = weight.shape[1] ** -0.5  # as nn.Conv2d.reset_parameters() has it
+            nn.init.uniform_(weights[f'{name}.bias'], -bound, bound, generator=generator)
         return weights
 
     def init_non_persistent_buffers(self) -> None:

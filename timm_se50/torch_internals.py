@@ -77,18 +77,12 @@ def has_packed_convolution() -> bool:
     """Whether there are torch.compile's operators for convolutions whose weights are in oneDNN's order."""
     return (
         torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
-        and hasattr(torch.ops.mkldnn, '_reorder_convolution_weight')
-        and hasattr(torch.ops.mkldnn, '_convolution_pointwise'))
+        and reorder_convolution_weight is not None and convolution_pointwise is not None)
 
 
-def reorder_convolution_weight(*args) -> Tensor:
-    """A weight in oneDNN's order, where `has_packed_convolution()`."""
-    return torch.ops.mkldnn._reorder_convolution_weight(*args)
-
-
-def convolution_pointwise(*args) -> Tensor:
-    """A convolution with such a weight, and what follows it pointwise."""
-    return torch.ops.mkldnn._convolution_pointwise(*args)
+# Where `has_packed_convolution()`: a weight in oneDNN's order, and a convolution with it and what follows it pointwise
+reorder_convolution_weight: Any = getattr(torch.ops.mkldnn, '_reorder_convolution_weight', None)
+convolution_pointwise: Any = getattr(torch.ops.mkldnn, '_convolution_pointwise', None)
 
 
 def _call(owner: Any, name: str, otherwise: Any, *args) -> Any:

@@ -2,11 +2,13 @@
 import pytest
 import timm
 import torch
+from helpers import shake_
 from torch import nn
 
 import timm_se50
 from timm_se50.gates.collect import SATURATED, STUCK, BlockGates, collect_gates, gate_warnings, recording_gates
 from timm_se50.squeeze_excite import POSITIONS
+from timm_se50.weights import seresnet50_weights
 
 
 class _Known(nn.Module):
@@ -15,7 +17,7 @@ class _Known(nn.Module):
     def __init__(self):
         super().__init__()
         self.se = timm_se50.SEModule(2, reduction=1)
-        for fc in (self.se_standard.fc1, self.se_standard.fc2):
+        for fc in (self.se.fc1, self.se.fc2):
             nn.init.eye_(fc.weight.data[:, :, 0, 0])
             nn.init.zeros_(fc.bias)
 
@@ -87,21 +89,24 @@ def test_new_se_is_neutral_and_stuck():
     model = timm.create_model('resnet50', num_classes=5)
     timm_se50.replace_blocks_(model, timm_se50.SEConfig(stages=(2,)))
     blocks = collect_gates(model, [(torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 1]))], ['a', 'b'])
-    assert [b.name for b in blocks] == [f'layer2.{i}.se' for i in range(4)]
-    assert all((b.mean == 0.5).all() and (b.overall_std == 0).all() for b in blocks)
+    assert [b.name for b in blocks] == [f'layer2.{i}.se_standard' for i in range(4)]
+    assert all((b.mean == 1).all() and (b.overall_std == 0).all() for b in blocks)
     assert gate_warnings(blocks) == ['All SE modules are stuck: no gate varies between the images, as before training.']
-    assert gate_warnings(blocks[:1])[0].startswith('layer2.0.se: stuck')
+    assert gate_warnings(blocks[:1])[0].startswith('layer2.0.se_standard: stuck')
 
 
 def test_gates_of_timms_own_model_are_the_same():
-    ours = _se_model()
+    """Ours run from 0 to 2, timm's from 0 to 1."""
+    ours = shake_(_se_model())
     timms = timm.create_model('seresnet50', num_classes=5)
-    timms.load_state_dict(ours.state_dict())
+    timms.load_state_dict(seresnet50_weights(ours))
     batch = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))]
     for a, b in zip(collect_gates(ours, batch, 'ab'), collect_gates(timms, batch, 'ab'), strict=True):
-        assert a.name == b.name
-        assert torch.equal(a.mean, b.mean)
-        assert torch.equal(a.std, b.std)
+        assert a.name == b.name.replace('.se', '.se_standard')
+        assert (a.scale, b.scale) == (2.0, 1.0)
+        assert torch.equal(a.mean, 2 * b.mean)
+        assert torch.equal(a.std, 2 * b.std)
+        assert a.overall_std.max() > 0.01
 
 
 def test_model_is_left_as_it_was():
@@ -127,9 +132,9 @@ def test_hooks_are_gone_after_an_error():
 
 
 def test_half_precision_model():
-    model = _se_model().to(torch.bfloat16)
+    model = shake_(_se_model()).to(torch.bfloat16)
     blocks = collect_gates(model, [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))], ['a', 'b'])
-    assert all(b.mean.dtype == torch.float64 and b.mean.min() > 0 and b.mean.max() < 1 for b in blocks)
+    assert all(b.mean.dtype == torch.float64 and b.mean.min() >= 0 and 1 < b.mean.max() <= 2 for b in blocks)
 
 
 @pytest.mark.parametrize(('block', 'expected'), [

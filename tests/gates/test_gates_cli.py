@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
+from helpers import shake_
 from matplotlib.figure import Figure
 from PIL import Image
 from timm.models import save_for_hf
@@ -21,12 +22,12 @@ from timm_se50.gates.plot import _draw, plot_gates
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """A checkpoint folder, written by timm itself; the gates of layer1.0.se are 0.2, whatever the image."""
+    """A checkpoint folder, written by timm itself; the gates of layer1.0 are 0.4, whatever the image."""
     torch.manual_seed(0)
-    model = timm.create_model('se_resnet50_replace', num_classes=3, zero_init_last=False)
+    model = shake_(timm.create_model('se_resnet50_replace', num_classes=3, zero_init_last=False))
     fc2 = model.layer1[0].se_standard.fc2
     fc2.weight.data.zero_()
-    fc2.bias.data.fill_(torch.logit(torch.tensor(0.2)))
+    fc2.bias.data.fill_(torch.logit(torch.tensor(0.2)) / 4)
     folder = tmp_path_factory.mktemp('checkpoint')
     save_for_hf(model, str(folder), safe_serialization=True)
     return str(folder)
@@ -60,9 +61,9 @@ def test_table_picture_and_warning(checkpoint, images, tmp_path):
     rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.startswith('layer')}
     assert '4 images: blue 2, red 2' in result.stdout
     assert len(rows) == 16
-    assert rows['layer1.0.se'] == ['256', '0.2000', '0.2000', '0.2000', '0.0000', '0.0000']
-    assert float(rows['layer1.1.se'][-1]) > 0
-    assert [line for line in result.stderr.splitlines() if 'layer1.0.se: stuck' in line]
+    assert rows['layer1.0.se_standard'] == ['256', '0.4000', '0.4000', '0.4000', '0.0000', '0.0000']
+    assert float(rows['layer1.1.se_standard'][-1]) > 0
+    assert [line for line in result.stderr.splitlines() if 'layer1.0.se_standard: stuck' in line]
     with Image.open(tmp_path / 'gates.png') as picture:
         assert min(picture.size) > 500
         assert len(set(picture.convert('L').resize((200, 200)).tobytes())) > 50
@@ -73,8 +74,8 @@ def test_json(checkpoint, images):
     data = json.loads(result.stdout)
     assert data['classes'] == {'blue': 1, 'red': 2}
     assert [len(b['class_mean']) for b in data['blocks']] == [2] * 16
-    assert data['blocks'][0]['class_mean'][0] == pytest.approx([0.2] * 256)
-    assert data['warnings'][0].startswith('layer1.0.se: stuck')
+    assert data['blocks'][0]['class_mean'][0] == pytest.approx([0.4] * 256)
+    assert data['warnings'][0].startswith('layer1.0.se_standard: stuck')
 
 
 def test_batches_do_not_matter(checkpoint, images):
@@ -126,7 +127,7 @@ def test_nan_is_named(images, tmp_path):
     model.layer3[2].conv2.weight.data[0, 0, 0, 0] = torch.nan
     timm_se50.save_checkpoint(model, tmp_path / 'diverged')
     result = _run('gates', tmp_path / 'diverged', images, '--size', 32, '--json', code=1)
-    assert 'layer3.2.se: its gates are NaN' in result.stderr
+    assert 'layer3.2.se_standard: its gates are NaN' in result.stderr
 
 
 @pytest.mark.parametrize(('args', 'message'), [

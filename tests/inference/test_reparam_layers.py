@@ -80,7 +80,7 @@ def override_(module):
 
 
 @pytest.mark.parametrize(('name', 'change_'), [
-    *((name, change_) for name in ('conv1', 'conv3', 'downsample.0', 'se', 'se.fc1')
+    *((name, change_) for name in ('conv1', 'conv3', 'downsample.0', 'se_standard', 'se_standard.fc1')
       for change_ in (parametrize_, hook_, override_)),
     *((name, change_) for name in ('downsample', '') for change_ in (hook_, override_)),
 ])
@@ -104,7 +104,7 @@ def test_squeeze_stays_behind_a_convolution_that_does_not_commute_with_the_mean(
 
 @pytest.mark.parametrize('name', ['fc1', 'fc2'])
 def test_se_without_bias_stays(block, name):
-    getattr(block.se, name).register_parameter('bias', None)
+    getattr(block.se_standard, name).register_parameter('bias', None)
     check(block, block.fuse())
 
 

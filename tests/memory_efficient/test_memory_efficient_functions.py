@@ -15,7 +15,7 @@ LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channel
 class Tail(nn.Module):
     """Any of the functions, by `kind`, and the modules it works with, shaken so that nothing is neutral."""
 
-    def __init__(self, kind, width=4, channels=8, kernel_size=1, stride=1, groups=1):
+    def __init__(self, kind, width=4, channels=8, kernel_size=1, stride=1, groups=1, neutral=True):
         super().__init__()
         self.kind = kind
         conv_first = kind.startswith('conv')
@@ -23,7 +23,7 @@ class Tail(nn.Module):
         if 'conv' in kind:
             self.conv = nn.Conv2d(width, channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         if 'se' in kind:
-            self.se = SEModule(channels, 4)
+            self.se = SEModule(channels, 4, neutral)
         self.shape = (width if conv_first or kind == 'norm_relu_conv' else channels, 3, 2)
         self.shortcut_shape = (channels, 3, 2)
         with torch.no_grad():

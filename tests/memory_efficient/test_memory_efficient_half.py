@@ -21,16 +21,20 @@ def gradients(tail, inputs, weight, plain, dtype=None):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('kind', ['norm_relu_conv', 'norm_se_add_relu'])
 def test_gradients_are_as_near_to_float64(kind, dtype, mean):
-    torch.manual_seed(0)
-    tail = Tail(kind, width=16, channels=16)
-    inputs = [(torch.randn(SHAPE) + mean).to(dtype).requires_grad_()]
-    if 'add' in kind:  # so large that the ReLU passes all, whatever the rounding: what it does there is no matter here
-        inputs.append(torch.full(SHAPE, 32.0, dtype=dtype, requires_grad=True))
-    weight = torch.randn(SHAPE)
-    exact = gradients(
-        copy.deepcopy(tail).double(), [x.detach().double().requires_grad_() for x in inputs], weight, plain=True)
-    plain, efficient = (
-        [((g.double() - e).norm() / e.norm()).item() for g, e in zip(
-            gradients(copy.deepcopy(tail), inputs, weight, plain, dtype), exact)] for plain in (True, False))
-    worst = max(b / (a + torch.finfo(dtype).eps / 4) for a, b in zip(plain, efficient))
-    assert worst < 1.5, (plain, efficient)
+    """For each gradient on average over 4 draws: of 4 numbers, as fc1's bias has, one draw's error is luck."""
+    errors = {True: 0.0, False: 0.0}  # of the plain path and of ours
+    for seed in range(4):
+        torch.manual_seed(seed)
+        tail = Tail(kind, width=16, channels=16)
+        inputs = [(torch.randn(SHAPE) + mean).to(dtype).requires_grad_()]
+        if 'add' in kind:  # so large that the ReLU passes all: what it does with rounding is no matter here
+            inputs.append(torch.full(SHAPE, 32.0, dtype=dtype, requires_grad=True))
+        weight = torch.randn(SHAPE)
+        exact = gradients(
+            copy.deepcopy(tail).double(), [x.detach().double().requires_grad_() for x in inputs], weight, plain=True)
+        for plain in errors:
+            found = gradients(copy.deepcopy(tail), inputs, weight, plain, dtype)
+            errors[plain] += torch.stack([
+                (g.double() - e).norm() / e.norm().clamp(min=1e-30) for g, e in zip(found, exact)])
+    worst = (errors[False] / (errors[True] + torch.finfo(dtype).eps)).max()
+    assert worst < 1.5, errors

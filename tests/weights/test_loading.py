@@ -33,7 +33,7 @@ def test_load_state_dict(model, plain_weights, plain, images):
     result = model.load_state_dict(plain_weights)
     assert (result.missing_keys, result.unexpected_keys) == ([], [])
     assert torch.equal(model(images), plain(images))
-    model.load_state_dict(model.state_dict())  # its norms are not doubled twice
+    model.load_state_dict(model.state_dict())
     assert torch.equal(model(images), plain(images))
 
 
@@ -109,7 +109,7 @@ def test_a_trained_seresnet50_as_a_source(route, images, tmp_path):
 
 
 def test_a_partial_load_is_torchs_own(model, plain_weights, trained_weights):
-    """Not strict, and not a whole ResNet: nothing is mapped, so nothing is doubled that may be trained already."""
+    """Not strict, and not a whole block: its SE module, which may be trained already, stays as it is."""
     before = copy.deepcopy(model.state_dict())
     part = {k: v + 1 for k, v in trained_weights.items() if k.startswith('layer4.2.bn3')}
     model.load_state_dict(part, strict=False)
@@ -129,7 +129,7 @@ def test_the_given_state_dict_is_not_changed(model, plain_weights):
             parameter.add_(1)
     assert list(given) == keys
     assert all(given[k] is v and torch.equal(v, plain_weights[k]) for k, v in tensors.items())
-    assert torch.equal(mapped['layer1.0.bn3.weight'], 2 * plain_weights['layer1.0.bn3.weight'])
+    assert all(mapped[k] is v for k, v in tensors.items())
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)

@@ -32,7 +32,7 @@ OTHER_NETWORKS = {
     'legacy_seresnet50': ('conv1.weight', 'a legacy (Cadene) SE-ResNet'),
     'seresnet101': ('layer3.6.conv1.weight', 'an SE-ResNet-101'),
     'seresnext50_32x4d': ('layer1.0.conv1.weight', 'an SE-ResNeXt-50'),
-    'ecaresnet50d': ('conv1.weight', 'with another attention than SE'),
+    'ecaresnet50d': ('conv1.weight', "with another attention, or SE in another form ('layer1.0.se.conv.weight')"),
     'efficientnet_b0': ('conv1.weight', "no ResNet (its first key is 'conv_stem.weight')"),
 }
 
@@ -52,6 +52,17 @@ FAULTS = {
     'dtype': ('layer1.0.conv1.weight', torch.zeros(64, 64, 1, 1, dtype=torch.int64), 'has dtype torch.int64'),
     'no tensor': ('layer1.0.conv1.weight', [1.0], 'holds a list, not a tensor'),
     'no tensor by which to recognise it': ('layer1.0.conv2.weight', [1.0], 'holds a list, not a tensor'),
+}
+
+
+def nested():
+    return torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)])
+
+
+UNLOADABLE = {  # what torch finds out in the midst of loading
+    'meta': (lambda v: v.to('meta'), 'is on the meta device'),
+    'sparse': (lambda v: v.to_sparse(), 'layout torch.sparse_coo'),
+    'nested': (lambda v: nested(), 'is a nested tensor'),
 }
 
 
@@ -94,6 +105,42 @@ def test_one_entry_wrong(refuses, plain_weights, fault):
     refuses(edited(plain_weights, key, value), repr(key), message, pretrained=not key.startswith('fc.'))
 
 
+@pytest.mark.filterwarnings('ignore:The PyTorch API of nested tensors')
+@pytest.mark.parametrize('key', ['layer4.2.conv2.weight', 'layer1.0.conv2.weight'])
+@pytest.mark.parametrize('kind', UNLOADABLE)
+def test_one_tensor_that_cannot_be_loaded(refuses, model, plain_weights, kind, key):
+    make, message = UNLOADABLE[kind]
+    weights = edited(plain_weights, key, make(plain_weights[key]))
+    refuses(weights, repr(key), message)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        model.load_state_dict(weights, strict=False)
+    assert changed(model, before) == []
+
+
+def test_a_shape_that_is_wrong_also_where_it_is_not_strict(model, plain_weights):
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"'layer4\.0\.conv2\.weight' has shape .*The weights look like a ResNet-50"):
+        model.load_state_dict(edited(plain_weights, 'layer4.0.conv2.weight', torch.zeros(1, 1, 1, 1)), strict=False)
+    assert changed(model, before) == []
+
+
+@pytest.mark.parametrize('prefix', ['model.', 'module.', '_orig_mod.'])
+def test_two_keys_that_are_one_weight(refuses, plain_weights, prefix):
+    weights = plain_weights | {f'{prefix}conv1.weight': plain_weights['conv1.weight'] + 1}
+    refuses(weights, f"'conv1.weight' and '{prefix}conv1.weight' are both 'conv1.weight'")
+
+
+def test_a_key_that_is_no_string(refuses, plain_weights):
+    refuses({**plain_weights, 5: torch.zeros(3)}, '5 is a key of type int')
+
+
+def test_an_fc1_of_no_rows(refuses):
+    weights = weights_of('se_resnet50_replace')
+    key = 'layer1.0.se_standard.fc1.weight'
+    refuses(edited(weights, key, torch.zeros(0, 256, 1, 1)), repr(key), 'has shape (0, 256, 1, 1), expected (16, 256')
+
+
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(se_reduction=8), "'layer1.0.se_standard.fc1.weight' has shape (32, 256, 1, 1), expected (16, 256, 1, 1)"),
     (dict(se_reduction=8), 'se_reduction=8'),
@@ -106,7 +153,7 @@ def test_weights_at_other_settings(refuses, settings, message):
 
 
 def test_one_se_entry_missing(refuses):
-    refuses(edited(weights_of('seresnet50'), 'layer2.1.se_standard.fc1.weight', None), "'layer2.1.se_standard.fc1.weight' is missing")
+    refuses(edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None), "'layer2.1.se.fc1.weight' is missing")
 
 
 def test_an_empty_dict(refuses):

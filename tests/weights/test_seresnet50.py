@@ -1,47 +1,112 @@
-"""At r = 16 in all stages it is timm's seresnet50."""
+"""Ours and timm's seresnet50 are one network up to factors of two, so their files go both ways exactly."""
+import copy
+
 import pytest
 import timm
 import torch
-from helpers import settle_, shake_
+from helpers import changed, settle_, shake_
+from safetensors.torch import load_file
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+import timm_se50
+from timm_se50 import map_resnet_weights, save_checkpoint
+from timm_se50.weights import seresnet50_weights
 
 
 @pytest.fixture(scope='module')
 def twin():
     torch.manual_seed(0)
-    return settle_(timm.create_model('seresnet50', num_classes=10))
+    return shake_timm_(settle_(timm.create_model('seresnet50', num_classes=10)))
 
 
-def test_checkpoints_go_both_ways(route, twin, images):
-    model = timm.create_model(f'se_resnet50_{route}', num_classes=10).eval()
-    assert list(model.state_dict()) == list(twin.state_dict())
-    assert [v.shape for v in model.state_dict().values()] == [v.shape for v in twin.state_dict().values()]
-
-    model.load_state_dict(twin.state_dict(), strict=True)
-    assert torch.equal(model(images), twin(images))
-
-    shake_(model)
-    other = timm.create_model('seresnet50', num_classes=10).eval()
-    other.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(other(images), model(images))
-    assert not torch.equal(other(images), twin(images))
+def shake_timm_(model):
+    """Gates far from 0.5, which would hide a wrong factor."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if '.se.' in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model
 
 
-def test_one_training_step_and_its_optimizer_go_both_ways(route, twin, images):
-    """Same gradients, and same parameter order, on which an optimizer's state goes."""
-    model = timm.create_model(f'se_resnet50_{route}', num_classes=10)
-    other = timm.create_model('seresnet50', num_classes=10)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('strict', [True, False])
+def test_timms_weights_into_ours_and_back(route, twin, images, strict, dtype):
+    twin = copy.deepcopy(twin).to(dtype)
+    model = timm.create_model(f'se_resnet50_{route}', num_classes=10, dtype=dtype).eval()
+    result = model.load_state_dict(twin.state_dict(), strict=strict)
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    x = images.to(dtype)
+    with torch.no_grad():
+        assert torch.equal(model(x), twin(x))
+        assert torch.equal(model.train()(x), copy.deepcopy(twin).train()(x))
+
+    model.eval().load_state_dict(shake_(copy.deepcopy(model)).state_dict())
+    other = timm.create_model('seresnet50', num_classes=10, dtype=dtype).eval()
+    other.load_state_dict(seresnet50_weights(model))
+    with torch.no_grad():
+        assert torch.equal(other(x), model(x))
+        assert not torch.equal(other(x), twin(x))
+
+
+def test_there_and_back_is_the_same_file(twin):
+    model = timm.create_model('se_resnet50_patch', num_classes=10)
     model.load_state_dict(twin.state_dict())
-    other.load_state_dict(twin.state_dict())
-    optimizers = []
+    assert changed(twin, seresnet50_weights(model)) == []
+
+
+def test_into_a_live_model(insert_, twin, images):
+    """Of any depth, since each block knows its own."""
+    model = insert_(timm.create_model('resnet50', num_classes=10)).eval()
+    model.load_state_dict(twin.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model(images), twin(images))
+
+
+def test_one_training_step(route, twin, images):
+    """The gradient of every weight that both have by one number is the same, the norm's, with its factor, likewise."""
+    model = timm.create_model(f'se_resnet50_{route}', num_classes=10)
+    model.load_state_dict(twin.state_dict())
+    other = copy.deepcopy(twin)
     for m in (model, other):
-        optimizer = torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9)
+        m.zero_grad()
         m.train()(images).square().sum().backward()
-        optimizer.step()
-        optimizers.append(optimizer)
-    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
-    ours, theirs = (o.state_dict()['state'] for o in optimizers)
-    assert all(torch.equal(ours[i]['momentum_buffer'], theirs[i]['momentum_buffer']) for i in theirs)
-    assert ours.keys() == theirs.keys()
+    theirs = {k: p.grad for k, p in other.named_parameters()}
+    factors = {'bn3.weight': 2, 'bn3.bias': 2, 'fc1.weight': 0.5, 'fc2.weight': 4, 'fc2.bias': 4}
+    for name, parameter in model.named_parameters():
+        factor = next((f for end, f in factors.items() if name.endswith(end)), 1)
+        assert torch.equal(parameter.grad, theirs[name.replace('se_standard', 'se')] * factor), name
+
+
+@pytest.mark.parametrize('tag', ['a1_in1k', 'a2_in1k', 'a3_in1k', 'ra2_in1k'])
+def test_its_trained_tags(route, twin, images, tmp_path, tag):
+    """The weights themselves are on the Hub, out of reach here: the file is this twin's, the rest the tag's."""
+    assert f'se_resnet50_{route}.se_{tag}' in timm.list_pretrained(f'se_resnet50_{route}')
+    torch.save(twin.state_dict(), tmp_path / 'seresnet50.pth')
+    model = timm.create_model(
+        f'se_resnet50_{route}.se_{tag}', pretrained=True, num_classes=10,
+        pretrained_cfg_overlay=dict(file=str(tmp_path / 'seresnet50.pth'), num_classes=10)).eval()
+    with torch.no_grad():
+        assert torch.equal(model(images), twin(images))
+
+
+@pytest.mark.parametrize('route_in', ['created', 'replace', 'patch'])
+def test_saved_portable(twin, images, tmp_path, route_in):
+    if route_in == 'created':
+        model = timm.create_model('se_resnet50_patch', num_classes=10)
+    else:
+        insert_ = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}[route_in]
+        model = insert_(timm.create_model('resnet50', num_classes=10))
+    model.load_state_dict(twin.state_dict())
+    save_checkpoint(shake_(model).eval(), tmp_path, portable=True)
+    other = timm.create_model('seresnet50', num_classes=10).eval()
+    other.load_state_dict(load_file(tmp_path / 'model.safetensors'))
+    again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    assert type(again).__module__.startswith('timm.')
+    with torch.no_grad():
+        assert torch.equal(other(images), model(images))
+        assert torch.equal(again(images), model(images))
 
 
 def test_any_other_setting_is_not_taken_for_it(route, twin):
@@ -49,3 +114,34 @@ def test_any_other_setting_is_not_taken_for_it(route, twin):
         model = timm.create_model(f'se_resnet50_{route}', num_classes=10, **settings)
         with pytest.raises(RuntimeError, match='The weights look like an SE-ResNet-50'):
             model.load_state_dict(twin.state_dict())
+
+
+def test_a_norm_that_does_not_halve(route, twin):
+    """With an activation in it, half its weight and bias is not half its output."""
+    model = timm.create_model(f'se_resnet50_{route}', num_classes=10, norm_layer=BatchNormAct2d)
+    with pytest.raises(RuntimeError, match='The weights look like an SE-ResNet-50'):
+        model.load_state_dict(twin.state_dict())
+
+
+def test_the_module_by_itself_is_the_papers():
+    """Gate sigmoid(fc2(relu(fc1(mean)))), random from the start, as timm's and as the original project's."""
+    se = timm_se50.SEModule(64, reduction=4)
+    assert not se.neutral
+    assert se.fc2.weight.std() > 0.01
+    x = torch.randn(2, 64, 7, 7)
+    expected = se.fc2(se.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+    assert torch.equal(se(x), x * expected)
+    torch.manual_seed(0)
+    first = timm_se50.SEModule(64)
+    torch.manual_seed(1)
+    assert not torch.equal(first.fc1.weight, timm_se50.SEModule(64).fc1.weight), 'it follows the global seed'
+
+
+def test_block_of_a_paper_module_is_not_mapped(twin):
+    """A user's own module in our place: nothing is put into what is not ours."""
+    model = timm.create_model('se_resnet50_patch', num_classes=10)
+    model.layer1[0].se_standard = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"'layer1\.0\.se\.fc1\.\w+' is no key of the model"):
+        model.load_state_dict(twin.state_dict())
+    with pytest.raises(RuntimeError, match=r"'layer1\.0\.se\.fc1\.\w+' is no key of the model"):
+        map_resnet_weights(twin.state_dict(), model)

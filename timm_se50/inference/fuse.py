@@ -155,9 +155,10 @@ def _folds(conv: Any, norm: Any) -> bool:
 def _se_folds(block: Any) -> bool:
     """Whether an `InferenceBottleneck` can stand for a block, once its norms are folded."""
     norms = (getattr(block, name, None) for name in ('bn1', 'bn2', 'bn3'))
-    if is_watched(block) or not is_stock(block.se_standard, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
+    se = block.se_standard
+    if is_watched(block) or not is_stock(se, SEModule) or any(type(norm) is not nn.Identity for norm in norms):
         return False
-    convs = (block.conv3, block.se_standard.fc1, block.se_standard.fc2)
+    convs = (block.conv3, se.fc1, se.fc2)
     return all(is_pointwise(conv) and conv.bias is not None for conv in convs)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .recognise import is_se_key, recognise
 
-__all__ = ['check_data', 'check_shapes', 'check_weights']
+__all__ = ['check_data', 'check_weights']
 
 
 def check_weights(
@@ -15,6 +15,7 @@ def check_weights(
         target: Mapping[str, Any],
         adaptable: bool = False,
         first_convs: str | Sequence[str] = (),
+        file: Mapping[str, Any] | None = None,
 ) -> None:
     """Raise a RuntimeError for the first key or shape of weights that is not the model's.
 
@@ -24,6 +25,7 @@ def check_weights(
         adaptable: Let differ what `timm.create_model()` adapts: the classifier, and the input channels of
             `first_convs`.
         first_convs: Name of the first convolution, or of several.
+        file: What the weights were before they were mapped, for the message.
     """
     stems = {f'{name}.weight' for name in ([first_convs] if isinstance(first_convs, str) else first_convs)}
     problems = []  # with their order in a report: what says most about the file first
@@ -50,15 +52,11 @@ def check_weights(
             f'{problem}. The classifier of the weights is for another num_classes (0 if they have none) '
             'or global_pool. Create the model with those of the weights; model.reset_classifier() gives it a new one '
             'afterwards.')
+    looks_like = recognise(source if file is None else file)
     raise RuntimeError(
-        f'{problem}. The weights look like {recognise(source)}; the model is {recognise(target)}. '
+        f'{problem}. The weights look like {looks_like}; the model is {recognise(target)}. '
         'Use weights of the same architecture (a plain ResNet or one with the same SE settings), '
         'or create the model with the settings of the weights.')
-
-
-def check_shapes(source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
-    """Raise a RuntimeError for the first weight whose shape is not that of the model's of the same name."""
-    check_weights({**target, **{k: v for k, v in source.items() if k in target}}, target)
 
 
 def check_data(source: Mapping[str, Any], target: Mapping[str, Any], assign: bool = False) -> None:

@@ -1,15 +1,12 @@
-"""A state dict of a ResNet, or of one with SE in a form that is accepted, to that of a model with SE blocks.
-
-What a block makes of its own weights stands in block_weights.py; here is what only the whole file shows: prefixes, what
-is no weight, whether all keys and shapes fit.
-"""
+"""A whole state dict to that of a model with SE blocks; what a block makes of its own stands in block_weights.py."""
+import re
 from collections import OrderedDict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..block_weights import TIMM_SE, to_timm
+from ..block_weights import TIMM_SE, map_block_weights, to_timm
 from ..bottleneck import SEBlock
 from .check import check_data, check_weights
 from .recognise import recognise
@@ -17,7 +14,7 @@ from .recognise import recognise
 __all__ = ['clean_weights', 'map_resnet_weights', 'map_weights', 'seresnet50_weights']
 
 # What DDP, torch.compile and a wrapper with a `model` attribute put before each key.
-_PREFIXES = ('module.', '_orig_mod.', 'model.')
+_PREFIXES = re.compile(r'((module|_orig_mod|model)\.)+')
 # What torch's activation checkpointing puts into the names of modules, and takes out of those of weights.
 _CHECKPOINT_WRAPPER = '_checkpoint_wrapped_module'
 
@@ -57,7 +54,7 @@ def map_weights(
     """
     target = model.state_dict()
     mapped = clean_weights(state_dict, {k for k, v in target.items() if not _is_weight(v)})
-    metadata = getattr(mapped, '_metadata', {})
+    given, metadata = dict(mapped), getattr(mapped, '_metadata', {})
     for key in target.keys() ^ mapped.keys():
         module, _, name = key.rpartition('.')
         if name == 'num_batches_tracked' and f'{module}.running_mean' in target:
@@ -72,10 +69,10 @@ def map_weights(
             raise RuntimeError(f'{key!r} is missing, though {prefix + min(some)!r} is there.')
         for name in own:
             del mapped[prefix + name]
-        mapped |= {prefix + name: v for name, v in block.map_weights(own, assign).items()}
+        mapped |= {prefix + name: v for name, v in map_block_weights(block, own, assign).items()}
     check_data(mapped, target, assign)
     first_convs = getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1'
-    check_weights(mapped, target, adaptable, first_convs)
+    check_weights(mapped, target, adaptable, first_convs, given)
     return mapped
 
 
@@ -89,19 +86,12 @@ def seresnet50_weights(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _blocks(weights: Mapping[str, Tensor], model: nn.Module) -> list[tuple[str, dict[str, Tensor], SEBlock]]:
+def _blocks(weights: Mapping[str, Tensor], model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor], SEBlock]]:
     """The prefix of each SE block's keys, its share of the weights by their names in the block, the block."""
-    shares: dict[str, dict[str, Tensor]] = {}
-    blocks = {}
-    for name, module in model.named_modules():
-        if isinstance(module, SEBlock):
+    for name, block in model.named_modules():
+        if isinstance(block, SEBlock):
             prefix = ''.join(f'{part}.' for part in name.split('.') if part not in ('', _CHECKPOINT_WRAPPER))
-            shares[prefix], blocks[prefix] = {}, module
-    for key, value in weights.items():
-        for end in (i + 1 for i, c in enumerate(key) if c == '.'):
-            if key[:end] in shares:
-                shares[key[:end]][key[end:]] = value
-    return [(prefix, own, blocks[prefix]) for prefix, own in shares.items()]
+            yield prefix, {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}, block
 
 
 def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) -> OrderedDict[str, Tensor]:
@@ -145,9 +135,8 @@ def clean_weights(state_dict: Mapping[str, Any], others: Container[str] = ()) ->
 
 
 def _without_prefixes(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.partition('.')[2]
-    return key
+    match = _PREFIXES.match(key)
+    return key[match.end():] if match else key
 
 
 def _is_weight(value: object) -> bool:

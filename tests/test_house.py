@@ -1,0 +1,94 @@
+"""The house as it is meant to stand: a core that reads in one sitting and needs no wing, rooms of a size."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'timm_se50'
+WINGS = ('checkpoint', 'cli', 'gates', 'hub', 'inference', 'memory_efficient')
+CORE = [PACKAGE / f'{name}.py' for name in ('squeeze_excite', 'block_weights', 'bottleneck', 'surgery', 'se_resnet50')]
+CORE += (PACKAGE / 'weights').glob('*.py')
+
+# The main job of the core: both models, both routes, loading, a training step
+JOB = '''
+import timm, torch
+import timm_se50
+from timm_se50 import SEConfig, patch_blocks_, replace_blocks_, se_parameters
+
+small = dict(layers=(1, 1, 1, 1), num_classes=5)
+plain = timm.create_model('resnet50', **small, zero_init_last=False).eval()
+x = torch.randn(2, 3, 32, 32)
+for name in ('se_resnet50_replace', 'se_resnet50_patch'):
+    model = timm.create_model(name, **small).eval()
+    model.load_state_dict(plain.state_dict())
+    assert torch.equal(model(x), plain(x))
+for insert_ in (replace_blocks_, patch_blocks_):
+    model = timm.create_model('resnet50', **small)
+    model.load_state_dict(plain.state_dict())
+    insert_(model, SEConfig(reduction=8)).eval()
+    assert torch.equal(model(x), plain(x))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()(x).square().sum().backward()
+    optimizer.step()
+    assert all(p.any() for n, p in model.named_parameters() if 'fc2.weight' in n)
+print('done')
+'''
+
+
+def run(code):
+    return subprocess.run([sys.executable, '-W', 'error::RuntimeWarning', '-c', code], capture_output=True, text=True,
+                          cwd=PACKAGE.parent)
+
+
+@pytest.mark.parametrize('wing', [*WINGS, 'every wing'])
+def test_the_core_works_without(wing):
+    blocked = WINGS if wing == 'every wing' else (wing,)
+    code = f'import sys\nfor wing in {blocked}:\n    sys.modules["timm_se50." + wing] = None\n'
+    done = run(code + JOB)
+    assert done.stdout == 'done\n', done.stderr
+    proof = run(f'{code}import timm_se50.{blocked[0]}')
+    assert 'ModuleNotFoundError' in proof.stderr, 'the wing was not blocked, so this test showed nothing'
+
+
+def test_importing_timm_imports_no_wing():
+    done = run('import sys, timm; print(*(m for m in sys.modules if m.startswith("timm_se50.")))')
+    loaded = {name.split('.')[1] for name in done.stdout.split()}
+    assert 'surgery' in loaded, done.stderr
+    assert not loaded & set(WINGS)
+
+
+def test_the_face_hands_on_every_name():
+    done = run('import timm_se50; [getattr(timm_se50, n) for n in timm_se50.__all__]; '
+               'assert set(timm_se50.__all__) <= set(dir(timm_se50)); print("done")')
+    assert done.stdout == 'done\n', done.stderr
+
+
+def test_the_core_reads_in_one_sitting():
+    """Blank lines left out, of which there are two between any two functions."""
+    assert sum(bool(line.strip()) for p in CORE for line in p.read_text().splitlines()) <= 900
+
+
+@pytest.mark.parametrize('path', [p for p in PACKAGE.rglob('*.py')], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_room_is_much_over_200_lines(path):
+    assert len(path.read_text().splitlines()) <= 210
+
+
+# Storages and methods of nn.Module that PyTorch's own wrappers read and override, and namedtuple's
+KNOWN = {'_modules', '_parameters', '_buffers', '_apply', '_load_from_state_dict', '_version', '_metadata', '_replace'}
+
+
+@pytest.mark.parametrize('path', [p for p in PACKAGE.rglob('*.py') if p.name != 'torch_internals.py'],
+                         ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_private_names_of_pytorch_are_in_one_file(path):
+    """An attribute that begins with one underscore is self's, of a known few, or of another library's said so."""
+    tree = ast.parse(path.read_text())
+    own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | {
+        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    used = {
+        n.attr for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and n.attr.startswith('_') and not n.attr.startswith('__')}
+    imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and not n.level}
+    assert used - own - KNOWN <= {'_should_ignore'}  # of huggingface_hub, which says by it what a .gitignore left out
+    assert not any('._' in module and module.startswith('torch.') for module in imported)

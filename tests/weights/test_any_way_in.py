@@ -1,0 +1,191 @@
+"""A plain network's weights on any way that people load them, none of which knows of SE: its logits, bit for bit."""
+import copy
+
+import pytest
+import timm
+import torch
+from helpers import changed, settle_, shake_
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torchvision.models._utils import IntermediateLayerGetter
+
+import timm_se50
+
+POSITIONS = ('standard', 'pre', 'post', 'identity')
+
+
+@pytest.fixture(params=POSITIONS)
+def model(request, route):
+    return timm.create_model(f'se_resnet50_{route}', se_position=request.param).eval()
+
+
+def updated(model, weights):
+    state = model.state_dict()
+    state.update(weights)
+    model.load_state_dict(state)
+
+
+def copied(model, weights):
+    target = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for key, value in weights.items():
+            target[key].copy_(value)
+
+
+def replaced(model, weights):
+    """Module by module, as quantisation and pruning tools swap layers."""
+    plain = timm.create_model('resnet50')
+    plain.load_state_dict(weights)
+    for name, module in plain.eval().named_modules():
+        if name and not any(True for _ in module.children()) and any(True for _ in module.parameters()):
+            model.set_submodule(name, module)
+
+
+def by_stage(model, weights):
+    for name, child in model.named_children():
+        child.load_state_dict({k.removeprefix(f'{name}.'): v for k, v in weights.items() if k.startswith(f'{name}.')})
+
+
+def completed(model, weights):
+    set_model_state_dict(model, dict(weights), options=StateDictOptions(full_state_dict=True, strict=False))
+
+
+WAYS = {
+    'load_state_dict': lambda model, weights: model.load_state_dict(weights),
+    'not strict': lambda model, weights: model.load_state_dict(weights, strict=False),
+    'assign': lambda model, weights: model.load_state_dict(copy.deepcopy(weights), assign=True),
+    'update() of its own': updated,
+    'copy_() by name': copied,
+    'layers replaced': replaced,
+    'stage by stage': by_stage,
+    "FSDP's set_model_state_dict": completed,
+    'in a container': lambda model, weights: nn.ModuleDict({'net': model}).load_state_dict(
+        {f'net.{k}': v for k, v in weights.items()}),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_way(model, plain, plain_weights, images, way):
+    WAYS[way](model, plain_weights)
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('way', ['load_state_dict', 'not strict', 'assign', 'stage by stage', 'in a container'])
+def test_a_trained_model_is_neutral_again(model, plain, plain_weights, images, way):
+    WAYS[way](shake_(model), plain_weights)
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.ecosystem
+@pytest.mark.parametrize('device_map', [None, {'': 'cpu'}])
+def test_accelerate(model, plain, plain_file, images, device_map):
+    accelerate = pytest.importorskip('accelerate')
+    accelerate.load_checkpoint_in_model(model, str(plain_file), device_map=device_map)
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.ecosystem
+@pytest.mark.parametrize('auto', ['TimmWrapperForImageClassification', 'TimmWrapperModel'])
+def test_transformers_on_a_folder_with_plain_weights(route, plain, plain_file, images, tmp_path, auto):
+    """transformers makes a model without memory and gives what a file lacks random weights."""
+    transformers = pytest.importorskip('transformers')
+    timm_se50.save_checkpoint(timm.create_model(f'se_resnet50_{route}'), tmp_path)
+    save_file(load_file(plain_file), tmp_path / 'model.safetensors', metadata={'format': 'pt'})
+    model = getattr(transformers, auto).from_pretrained(tmp_path).eval()
+    if auto == 'TimmWrapperModel':
+        assert torch.equal(model(images).last_hidden_state, plain.forward_features(images))
+    else:
+        assert torch.equal(model(images).logits, plain(images))
+    trained = shake_(timm.create_model(f'se_resnet50_{route}')).eval()
+    timm_se50.save_checkpoint(trained, tmp_path)
+    model = transformers.TimmWrapperForImageClassification.from_pretrained(tmp_path).eval()
+    assert torch.equal(model(images).logits, trained(images)), 'trained gates were taken for missing ones'
+
+
+def backbone(plain_weights):
+    return {k: v for k, v in plain_weights.items() if not k.startswith('fc.')}
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_features_only(route, plain, plain_weights, images, strict):
+    model = timm.create_model(f'se_resnet50_{route}', features_only=True).eval()
+    result = model.load_state_dict(backbone(plain_weights), strict=strict)
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    assert torch.equal(model(images)[-1], plain.forward_features(images))
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_intermediate_layer_getter(route, plain, plain_weights, images, strict):
+    model = IntermediateLayerGetter(timm.create_model(f'se_resnet50_{route}'), {'layer4': 'out'}).eval()
+    model.load_state_dict(backbone(plain_weights), strict=strict)
+    assert torch.equal(model(images)['out'], plain.forward_features(images))
+
+
+@pytest.mark.ecosystem
+@pytest.mark.parametrize('strict', [True, False])
+def test_encoder_of_segmentation_models(route, plain, plain_weights, images, strict):
+    smp = pytest.importorskip('segmentation_models_pytorch')
+    model = smp.Unet(f'tu-se_resnet50_{route}', encoder_weights=None).eval()
+    model.encoder.model.load_state_dict(backbone(plain_weights), strict=strict)
+    assert torch.equal(model.encoder(images)[-1], plain.forward_features(images))
+
+
+def test_norms_that_are_replaced_or_frozen_after_se_came_in(insert_, plain, images):
+    """As Opacus' ModuleValidator.fix() does it for BatchNorm: the same change of both networks keeps them equal."""
+    model = insert_(copy.deepcopy(plain))
+    for m in (model, plain):
+        for name, norm in list(m.named_modules()):
+            if isinstance(norm, nn.BatchNorm2d):
+                m.set_submodule(name, nn.GroupNorm(min(32, norm.num_features), norm.num_features))
+    assert torch.equal(model(images), plain(images))
+
+
+@pytest.mark.parametrize('norm', [
+    lambda c: nn.InstanceNorm2d(c, affine=False), lambda c: nn.BatchNorm2d(c, affine=False),
+    lambda c: nn.Sequential(nn.BatchNorm2d(c), nn.Sigmoid())], ids=['InstanceNorm', 'no weight', 'Sigmoid'])
+def test_any_last_norm(insert_, plain, images, norm):
+    for module in plain.modules():
+        if hasattr(module, 'bn3'):
+            module.bn3 = norm(module.bn3.num_features)
+    expected = plain.eval()(images)
+    assert torch.equal(insert_(plain).eval()(images), expected)
+
+
+def test_shared_norms(insert_, plain, images):
+    plain.layer3[1].bn3 = plain.layer3[0].bn3
+    plain.layer4[1].bn3 = plain.layer4[0].downsample[1]
+    expected = plain(images)
+    assert torch.equal(insert_(plain)(images), expected)
+
+
+@pytest.mark.parametrize('stages', [(4,), (3, 4)])
+def test_a_file_with_se_in_some_stages_keeps_its_function(route, images, stages):
+    torch.manual_seed(0)
+    source = shake_(settle_(timm.create_model('se_resnet50_replace', se_stages=stages, num_classes=10)))
+    model = shake_(timm.create_model(f'se_resnet50_{route}', num_classes=10)).eval()
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(model(images), source(images))
+
+
+FOREIGN = ('se.fc.0', 'se_layer.fc1', 'se_block.fc1', 'attn.fc1', 'ca.fc1', 'se_post.fc1')
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_se_of_another_repository_is_not_taken_for_a_plain_network(route, plain_weights, name):
+    """Strict: refused by its name. Not strict: what torch says is missing and unexpected says so."""
+    model = shake_(timm.create_model(f'se_resnet50_{route}'))
+    before = copy.deepcopy(model.state_dict())
+    weights = dict(plain_weights)
+    for i, depth in enumerate((3, 4, 6, 3), 1):
+        weights |= {f'layer{i}.{j}.{name}.weight': torch.zeros(16, 64 * 2 ** (i + 1), 1, 1) for j in range(depth)}
+    said = "se_position='post'" if name.startswith('se_post') else 'another attention, or SE in another form'
+    with pytest.raises(RuntimeError, match=rf"'layer1\.0\.{name}\.weight' is no key of the model.*{said}"):
+        model.load_state_dict(weights)
+    assert changed(model, before) == []
+    result = model.load_state_dict(weights, strict=False)
+    assert sorted(result.missing_keys) == sorted(k for k in before if '.se_standard.' in k)
+    assert sorted(result.unexpected_keys) == sorted(weights.keys() - plain_weights.keys())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if '.se_standard.' in k)
+
+

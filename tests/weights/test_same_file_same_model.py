@@ -1,0 +1,75 @@
+"""What is random beside a file does not depend on the global seed, nor does it use its numbers."""
+import pytest
+import timm
+import torch
+from helpers import changed
+from timm.models import load_checkpoint
+
+import timm_se50
+from timm_se50 import SEConfig
+
+
+def test_created_at_any_seed(create, route):
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        states.append(create(route).state_dict())
+    assert all(torch.equal(states[0][k], v) for k, v in states[1].items())
+    fc1 = {k: v for k, v in states[0].items() if k.endswith('.fc1.weight')}
+    assert len({tuple(v.flatten()[:8].tolist()) for v in fc1.values()}) == 16, 'two blocks have the same numbers'
+
+
+@pytest.mark.parametrize('way', ['load_state_dict', 'load_checkpoint', 'replace_blocks_'])
+def test_on_any_way(create, plain_file, plain_weights, way):
+    expected = create('replace').state_dict()
+    torch.manual_seed(5)
+    if way == 'replace_blocks_':
+        plain = timm.create_model('resnet50')
+        plain.load_state_dict(plain_weights)
+        model = timm_se50.replace_blocks_(plain)
+    else:
+        model = timm.create_model('se_resnet50_patch')
+        with torch.no_grad():
+            for parameter in timm_se50.se_parameters(model):
+                parameter.uniform_()
+        if way == 'load_checkpoint':
+            load_checkpoint(model, str(plain_file))
+        else:
+            model.load_state_dict(plain_weights)
+    assert changed(model, expected) == []
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float64], ids=str)
+def test_in_any_dtype_it_is_the_same_rounded(route, dtype):
+    one, other = (timm.create_model(f'se_resnet50_{route}', dtype=d) for d in (torch.float32, dtype))
+    for p, q in zip(timm_se50.se_parameters(one), timm_se50.se_parameters(other), strict=True):
+        assert torch.equal(p.to(dtype), q)
+
+
+def test_surgery_draws_no_global_number(insert_, plain):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    insert_(plain, SEConfig())
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.ecosystem
+@pytest.mark.filterwarnings('ignore:.*torchao.*', 'ignore::DeprecationWarning')
+def test_lora_adapters_of_fc1_and_fc2_reload_exactly(create, route, images, tmp_path):
+    """The adapters alone are saved; the base is made anew from the file of the plain network."""
+    peft = pytest.importorskip('peft')
+    config = peft.LoraConfig(r=4, target_modules=['fc1', 'fc2'])
+    torch.manual_seed(0)
+    model = peft.get_peft_model(create(route), config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+    expected = model.eval()(images)
+    assert not torch.equal(expected, create(route)(images))
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(9)
+    again = peft.PeftModel.from_pretrained(create(route), tmp_path).eval()
+    assert torch.equal(again(images), expected)

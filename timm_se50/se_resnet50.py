@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from timm.models import (
@@ -20,6 +19,7 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
+from .older_timm import keep_args, keep_first_conv
 from .squeeze_excite import SEConfig, SEModule
 from .surgery import insert_se_, patch_block, replace_block
 from .torch_internals import has_load_hooks
@@ -115,25 +115,13 @@ def _pretrained_cfgs(name: str) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _pretrained_cfgs('se_resnet50_patch'))
 
 
-def _keep_first_conv(variant: str, kwargs: dict[str, Any]) -> str | None:
-    """Have timm leave a first convolution as it is whose channels are the model's; its name, to be noted again after.
-
-    Before 1.0.31 timm takes every checkpoint for one of 3 channels, and makes a first convolution of 4 random.
-    """
-    cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
-    if hasattr(timm.models, 'get_model_args') or cfg.input_size[0] != kwargs.get('in_chans', 3):
-        return None
-    kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), 'first_conv': None}
-    return cfg.first_conv
-
-
 def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
     model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert)
     deferred = DeferredInit()
-    first_conv = None
+    restore = None
     if pretrained:
         model_args['init_context'] = deferred
-        first_conv = _keep_first_conv(variant, kwargs)
+        restore = keep_first_conv(variant, kwargs)
     try:
         model = build_model_with_cfg(
             SEResNet, variant, pretrained, pretrained_filter_fn=map_resnet_weights, **dict(model_args, **kwargs))
@@ -142,12 +130,9 @@ def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwa
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
         raise RuntimeError(f'{cfg.file or cfg.hf_hub_id}: not a whole safetensors file ({e}); get it anew.') from e
     deferred.settle()
-    if first_conv is not None:
-        model.pretrained_cfg['first_conv'] = first_conv  # type: ignore[index]
-    # timm's create_model() keeps them itself from 1.0.31 on; a checkpoint's config.json is made of them
-    not_its_own = ('pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'cache_dir', 'device', 'dtype')
-    model._model_args = {  # type: ignore[assignment]
-        k: v for k, v in kwargs.items() if k not in not_its_own}
+    if restore is not None:
+        restore(model)
+    keep_args(model, kwargs)
     return model
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..bottleneck import SEBlock
+from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
-from .older_timm import get_model_args, write_config
 
 __all__ = ['checkpoint_config', 'se_config']
 

@@ -1,11 +1,14 @@
-"""What timm before 1.0.31 lacks of what a checkpoint takes: it keeps no arguments of a model, and its config.json says
-nothing of channels and preprocessing that are no longer those of the pretrained cfg."""
-from collections.abc import Mapping
+"""What timm before 1.0.31 lacks of what is used of it, or gets wrong.
+
+It keeps no arguments of a model, its config.json says nothing of channels and preprocessing that are no longer those of
+the pretrained cfg, and it takes every checkpoint for one of 3 channels.
+"""
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from timm.data import resolve_data_config
-from timm.models import filter_pretrained_cfg
+from timm.models import filter_pretrained_cfg, resolve_pretrained_cfg
 from timm.models._hub import save_config_for_hf  # timm.models has only save_for_hf, which writes weights too
 from torch import nn
 
@@ -14,7 +17,25 @@ try:
 except ImportError:
     _timms_args = None  # type: ignore[assignment]
 
-__all__ = ['get_model_args', 'write_config']
+__all__ = ['get_model_args', 'keep_args', 'keep_first_conv', 'write_config']
+
+
+def keep_args(model: Any, kwargs: Mapping[str, Any]) -> None:
+    """Note the arguments that a model was made with, where timm's `create_model()` notes them."""
+    not_its_own = ('pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'cache_dir', 'device', 'dtype')
+    model._model_args = {k: v for k, v in kwargs.items() if k not in not_its_own}
+
+
+def keep_first_conv(variant: str, kwargs: dict[str, Any]) -> Callable[[Any], None]:
+    """Have timm leave a first convolution as it is whose channels are those of the weights, by a change of `kwargs`.
+
+    It would make one of 4 channels random. What is returned takes the change back in the model's pretrained cfg.
+    """
+    cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
+    if _timms_args is not None or cfg.input_size[0] != kwargs.get('in_chans', 3):
+        return lambda model: None
+    kwargs['pretrained_cfg_overlay'] = {**(kwargs.get('pretrained_cfg_overlay') or {}), 'first_conv': None}
+    return lambda model: model.pretrained_cfg.update(first_conv=cfg.first_conv)
 
 
 def get_model_args(model: nn.Module, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""docs/hub.md as it stands, its Python and its commands, and the Hub's part of docs/api.md; against the loopback Hub."""
+"""docs/hub.md as it stands, its Python and its commands, and the Hub's part of docs/api.md, on a loopback Hub."""
 import re
 import shlex
 from pathlib import Path

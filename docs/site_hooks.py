@@ -15,6 +15,8 @@ PAGES = {
     'CHANGELOG.md': 'changelog.md',
     'CONTRIBUTING.md': 'contributing.md',
     'benchmarks/README.md': 'benchmarks.md',
+    'notebooks/add_se_to_your_resnet.ipynb': 'add_se_to_your_resnet.ipynb',
+    '.ci/oldest.txt': 'oldest.txt',
 }
 LINK = re.compile(r'(\]\()(?!https?:|#|mailto:)([^)#\s]+)')
 

@@ -28,6 +28,6 @@ else:
     TransportError = (_client.TransportError, _client.DecodingError)
 
 
-def status_of(error: HfHubHTTPError) -> int | None:
-    """The status that the Hub answered with; None where there was no answer, as before 1.0 for a missing cache file."""
-    return getattr(error.response, 'status_code', None)
+def status_of(error: BaseException) -> int | None:
+    """The status that a server answered with; None where there was no answer, or none that the error knows of."""
+    return getattr(getattr(error, 'response', None), 'status_code', None)

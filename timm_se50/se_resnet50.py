@@ -19,6 +19,7 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
+from .older_timm import keep_args, keep_first_conv
 from .reading import Reading, unreadable
 from .squeeze_excite import SEConfig, SEModule
 from .surgery import insert_se_, patch_block, replace_block
@@ -115,11 +116,13 @@ def _pretrained_cfgs(name: str) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _pretrained_cfgs('se_resnet50_patch'))
 
 
-def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
-    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
+    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert)
     deferred = DeferredInit()
+    restore = None
     if pretrained:
         model_args['init_context'] = deferred
+        restore = keep_first_conv(variant, kwargs)
     given, saved = kwargs.get('pretrained_cfg'), None
     if isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
         from .checkpoint.rebuild import Saved
@@ -141,6 +144,9 @@ def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
             raise RuntimeError(f'{place}: {e}') from e
         raise
     deferred.settle()
+    if restore is not None:
+        restore(model)
+    keep_args(model, kwargs)
     return model
 
 

@@ -13,16 +13,12 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import get_token
 
-try:
-    import httpx2 as httpx  # of huggingface_hub from 2 on
-except ImportError:
-    import httpx  # type: ignore[no-redef]
+from .http_client import RETRIED_BY_CLIENT, HTTPError, RemoteEntryNotFoundError, TransportError, status_of
 
 __all__ = ['WAITS', 'NoAnswer', 'ask', 'download', 'explained', 'is_transient', 'retrying']
 
@@ -32,8 +28,6 @@ WAITS = (1.0, 2.0, 4.0)  # seconds before each further try
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 # What the store of large files calls an upload that came out damaged, with status 400
 _DAMAGED_UPLOAD = ('BadDigest', 'XAmzContentSHA256Mismatch', 'IncompleteBody', 'RequestTimeout')
-# The client tries a download that ends in one of these five times by itself
-_RETRIED_BY_CLIENT = (httpx.ConnectError, httpx.TimeoutException, httpx.RemoteProtocolError)
 # What the client makes of JSON that has another form than the Hub's
 _OTHER_FORM = (
     TypeError, KeyError, AttributeError, IndexError, AssertionError, RecursionError, UnicodeDecodeError)
@@ -52,12 +46,12 @@ class NoAnswer(ConnectionError):
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may well succeed a little later."""
     error = _unwrapped(error)
-    if isinstance(error, HfHubHTTPError):
-        said = f'{error.server_message} {error}'
-        return error.response.status_code in _TRANSIENT_STATUS or any(code in said for code in _DAMAGED_UPLOAD)
+    if status_of(error) is not None:  # before huggingface_hub 1.0 a download raises the client's own error
+        said = f'{getattr(error, "server_message", "")} {error}'
+        return status_of(error) in _TRANSIENT_STATUS or any(code in said for code in _DAMAGED_UPLOAD)
     # Text that is no JSON is a proxy's page in place of an answer; an OSError without number is the client's own, for a
     # download that came out too short.
-    return isinstance(error, (httpx.TransportError, httpx.DecodingError, json.JSONDecodeError, NoAnswer)) or (
+    return isinstance(error, (*TransportError, json.JSONDecodeError, NoAnswer)) or (
         type(error) is OSError and error.errno is None)
 
 
@@ -96,7 +90,7 @@ def retrying(call: Callable[..., T], *args, but_not: tuple[type[Exception], ...]
 
 def download(call: Callable[..., T], *args, **kwargs) -> T:
     """`retrying` for a call that downloads a file by the client's `http_get()`."""
-    return retrying(call, *args, but_not=_RETRIED_BY_CLIENT, **kwargs)
+    return retrying(call, *args, but_not=RETRIED_BY_CLIENT, **kwargs)
 
 
 @contextmanager
@@ -104,7 +98,7 @@ def explained(api: HfApi, repo_id: str, revision: str | None = None) -> Iterator
     """Raise errors of the Hub and its client as builtin ones that say what happened and what to do."""
     try:
         yield
-    except (HfHubHTTPError, httpx.HTTPError, HFValidationError, OfflineModeIsEnabled, LocalEntryNotFoundError,
+    except (HfHubHTTPError, HTTPError, HFValidationError, OfflineModeIsEnabled, LocalEntryNotFoundError,
             json.JSONDecodeError, RuntimeError) as e:
         error = _explain(_unwrapped(e), api, repo_id, revision)
         if error is None:
@@ -132,8 +126,8 @@ def _explain(e: BaseException, api: HfApi, repo_id: str, revision: str | None) -
         access = 'check that the account of this token has access' if token else log_in
         return FileNotFoundError(f'There is no model repo {repo_id!r} at {constants.ENDPOINT}, or it is private. Check '
                                  f'the spelling; if it is private, {access}.')
-    if isinstance(e, HfHubHTTPError):
-        status, said = e.response.status_code, e.server_message or ''
+    status, said = status_of(e), getattr(e, 'server_message', None) or ''
+    if status is not None:
         if status == 401:
             advice = f'The token was refused ({said}): it is wrong, revoked or expired. Make a new one at ' \
                      f'{constants.ENDPOINT}/settings/tokens, then {log_in}.'
@@ -147,7 +141,7 @@ def _explain(e: BaseException, api: HfApi, repo_id: str, revision: str | None) -
         if status in _TRANSIENT_STATUS:
             return ConnectionError(f'{url} answered {status} again and again; try later.')
         return RuntimeError(f'{url} answered {status}: {said or e}')
-    if isinstance(e, (httpx.HTTPError, json.JSONDecodeError)):
+    if isinstance(e, (HTTPError, json.JSONDecodeError)):
         return ConnectionError(
             f'The connection to {constants.ENDPOINT} failed ({type(e).__name__}: {e}). Check the network, then try '
             'again.')

@@ -1,8 +1,10 @@
 """What the tests share: a plain ResNet-50 to compare with, its checkpoint, and images."""
+from pathlib import Path
+
 import pytest
 import timm
 import torch
-from helpers import ROUTES, settle_
+from helpers import ROUTES, pip, settle_
 from safetensors.torch import save_file
 
 import timm_se50
@@ -59,3 +61,12 @@ def route(request):
 def insert_(route):
     """The public function of a route."""
     return {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}[route]
+
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory):
+    """The package as a wheel."""
+    pytest.importorskip('hatchling', reason='builds the wheel: pip install hatchling')
+    folder = tmp_path_factory.mktemp('wheel')
+    pip('wheel', '--no-build-isolation', '-w', folder, Path(__file__).parents[1])
+    return next(folder.glob('timm_se50-*.whl'))

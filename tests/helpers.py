@@ -1,4 +1,6 @@
 """Functions that the tests share."""
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -46,3 +48,8 @@ def cached_repo(cache: Path, name: str) -> Path:
     (folder / 'refs' / 'main').write_text(commit)
     (folder / 'snapshots' / commit).mkdir(parents=True)
     return folder / 'snapshots' / commit
+
+
+def pip(command: str, *args) -> None:
+    """Run pip on what is given and on none of its dependencies."""
+    subprocess.run([sys.executable, '-m', 'pip', command, '-q', '--no-deps', *map(str, args)], check=True)

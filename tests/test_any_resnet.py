@@ -303,7 +303,7 @@ REFUSED = {
     'wrapped': (nn.DataParallel, 'wrapped in a DataParallel'),
     'compiled': (lambda m: torch.compile(m, backend='eager'), 'put SE in before torch.compile()'),
     'compiled in place': (compiled_in_place, 'put SE in before torch.compile()'),
-    'inference form': (lambda m: timm.models.reparameterize_model(timm.create_model('se_resnet50_patch').eval()),
+    'inference form': (lambda m: timm.utils.reparameterize_model(timm.create_model('se_resnet50_patch').eval()),
                        'layer1.0 is of the inference form'),
     'own forward': (with_forward, 'layer3.0 has a forward of its own'),
     'no ResNet': (lambda m: timm.create_model('mobilenetv3_small_050'),

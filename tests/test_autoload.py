@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from helpers import pip
 
 from timm_se50.cli.doctor import diagnose
 
@@ -23,23 +24,11 @@ UNKNOWN = "import timm; assert not timm.list_models('se_resnet50*') and not timm
 
 
 @pytest.fixture(scope='session')
-def wheel(tmp_path_factory):
-    pytest.importorskip('hatchling', reason='builds the wheel: pip install hatchling')
-    folder = tmp_path_factory.mktemp('wheel')
-    _pip('wheel', '--no-build-isolation', '-w', folder, ROOT)
-    return next(folder.glob('timm_se50-*.whl'))
-
-
-@pytest.fixture(scope='session')
 def site(wheel, tmp_path_factory):
     """A folder that the wheel is installed in, and nothing else."""
     folder = tmp_path_factory.mktemp('site')
-    _pip('install', '--no-index', '--target', folder, wheel)
+    pip('install', '--no-index', '--target', folder, wheel)
     return folder
-
-
-def _pip(command, *args):
-    subprocess.run([sys.executable, '-m', 'pip', command, '-q', '--no-deps', *map(str, args)], check=True)
 
 
 @pytest.fixture
@@ -157,6 +146,37 @@ def test_old_timm_is_warned_of_once(python, broken, options):
     for part in ('ModuleNotFoundError', 'timm.models.resnet', 'pip install --upgrade', 'TIMM_SE50_AUTOLOAD=0'):
         assert part in stderr
     assert python(*options, '-c', code, path=[broken], TIMM_SE50_AUTOLOAD='0') == ''
+
+
+CORE = [path.stem for path in (ROOT / 'timm_se50').glob('*.py') if path.stem not in ('__init__', 'stock')] + ['weights']
+
+
+def test_a_plugin_that_breaks_anywhere_leaves_timm_as_it_was(python):
+    """One module of the core lacks what the others look for in it, as after half an update."""
+    stderr = python('-c', f"""
+import huggingface_hub, os, sys, torch, torchvision, types
+for module in {CORE}:
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0, module
+    else:
+        sys.modules['timm_se50.' + module] = types.ModuleType('timm_se50.' + module)
+        {UNKNOWN}
+        assert not timm.list_pretrained('se_resnet50*')
+        os._exit(0)
+""")
+    assert stderr.count('timm-se50 could not be loaded, so timm does not know its models. ImportError') == len(CORE)
+    assert all(f"from 'timm_se50.{module}'" in stderr for module in CORE)
+
+
+@pytest.mark.parametrize(('module', 'name'), [('squeeze_excite', 'se_parameters'), ('surgery', 'replace_blocks_')])
+def test_a_name_that_only_the_public_face_misses(site, python, tmp_path, module, name):
+    """By then the rest has been imported; the models are registered last of all."""
+    package = shutil.copytree(site / 'timm_se50', tmp_path / 'broken' / 'timm_se50')
+    with (package / f'{module}.py').open('a') as file:
+        file.write(f'\ndel {name}\n')
+    stderr = python('-c', UNKNOWN, path=[tmp_path / 'broken'])
+    assert f'ImportError: cannot import name {name!r}' in stderr
 
 
 @pytest.mark.parametrize(('env', 'status', 'finding'), [

@@ -20,6 +20,7 @@ from helpers import cached_repo
 from PIL import Image
 from safetensors.torch import save_file
 
+import timm_se50
 from timm_se50 import save_checkpoint
 from timm_se50.cli.main import main
 
@@ -33,6 +34,7 @@ model = timm.create_model('se_resnet50_replace')
 images = torch.randn(4, 3, 32, 32)
 batches, classes = [(images, torch.tensor([0, 0, 1, 1]))], ['cat', 'dog']
 '''
+THE_HUB = '\n## The Hugging Face Hub\n'  # what follows needs one: tests/hub/test_hub_docs.py
 THEN = {
     'README.md': '''
 assert len(se_parameters(model)) == 4 * (23 + 3)
@@ -46,6 +48,10 @@ assert len(se_parameters(loaded)) == 4 * (6 + 3)
 assert len(se_parameters(model)) == 4 * (4 + 6 + 3)
 assert all(p.grad.any() for n, p in model.named_parameters() if 'se_standard.fc2.weight' in n)
 assert model.roi_heads.box_predictor.cls_score.out_features == 11
+''',
+    'docs/api.md': '''
+assert len(blocks) == 16 and model.num_classes == 2 and model.pretrained_cfg['label_names'] == ['cat', 'dog']
+assert len(optimizer.param_groups[1]['params']) == 64 and scaled.shape == (2, 256, 14, 14)
 ''',
     'docs/memory.md': 'assert model.layer1[0].memory_efficient is False',
     'docs/gates.md': 'assert blocks[0].mean.shape == (2, 256) and len(gates) == 16',
@@ -81,12 +87,20 @@ needs_plugin = pytest.mark.skipif(
 @needs_plugin
 @pytest.mark.parametrize('file', THEN)
 def test_python_snippets(file, cache, tmp_path):
-    snippets = re.findall(r'```python\n(.*?)```', (ROOT / file).read_text(), re.DOTALL)
+    text = (ROOT / file).read_text().partition(THE_HUB)[0]
+    snippets = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     assert snippets
     env = {**os.environ, 'HF_HUB_CACHE': str(cache), 'HF_HUB_OFFLINE': '1'}
     subprocess.run(
         [sys.executable, '-W', 'error', '-c', '\n'.join([GIVEN, *snippets, THEN[file]])],
         cwd=tmp_path, env=env, check=True)
+
+
+def test_each_public_name_has_its_place_and_an_example():
+    text = (ROOT / 'docs' / 'api.md').read_text()
+    assert sorted(re.findall(r'^::: timm_se50\.(\w+)$', text, re.MULTILINE)) == sorted(timm_se50.__all__)
+    examples = ' '.join(re.findall(r'```python\n(.*?)```', text, re.DOTALL))
+    assert not [name for name in timm_se50.__all__ if not re.search(rf'\b{name}\b', examples)]
 
 
 def commands(file):

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
-ROWS = re.findall(r'^\| (.*?) \| ([\d.]+) M \| ([\d.]+) G \|$', README, re.MULTILINE)
+SETTINGS = (ROOT / 'docs' / 'settings.md').read_text()
+ROWS = re.findall(r'^\| (.*?) \| ([\d.]+) M \| ([\d.]+) G \|$', SETTINGS, re.MULTILINE)
 
 
 @pytest.mark.parametrize(('settings', 'parameters', 'flops'), ROWS)
@@ -27,6 +28,8 @@ def test_settings_table(settings, parameters, flops):
 
 def test_there_are_rows():
     assert len(ROWS) == 11
+    for row in re.findall(r'^\| .*? \| ([\d.]+) M, ([\d.]+) G \|$', README, re.MULTILINE):
+        assert row in [(parameters, flops) for _, parameters, flops in ROWS[:2]]
 
 
 @pytest.mark.parametrize('file', ['README.md', 'hub_cards/se_resnet50_replace.md', 'hub_cards/se_resnet50_patch.md'])

@@ -36,7 +36,7 @@ def test_argument(create, route, plain_file, images, arguments):
     reference = timm.create_model(
         'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), **arguments).train()
     reference.fc.load_state_dict(model.fc.state_dict())
-    x = images[:, :1].repeat(1, model.in_chans, 1, 1)
+    x = images[:, :1].repeat(1, arguments.get('in_chans', 3), 1, 1)
     outputs = []
     for m in (model, reference):
         torch.manual_seed(4)

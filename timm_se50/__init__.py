@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 import timm  # noqa: F401  # before torch: where another thread is importing timm, this one then waits for it
 
 from .bottleneck import SEBasicBlock, SEBottleneck
-from .se_resnet50 import se_resnet50_patch, se_resnet50_replace
 from .squeeze_excite import SEConfig, SEModule, se_parameters
 from .surgery import patch_blocks_, replace_blocks_
 from .weights import map_resnet_weights
+
+# isort: split
+# last, since its last lines register the models: an import that fails leaves timm as it was
+from .se_resnet50 import se_resnet50_patch, se_resnet50_replace
 
 if TYPE_CHECKING:
     from .checkpoint import CardConfig, save_checkpoint

@@ -19,6 +19,8 @@ from torch import nn
 
 from .bottleneck import SEBlock
 from .deferred_init import DeferredInit
+from .older_timm import keep_args, keep_first_conv
+from .reading import Reading, unreadable
 from .squeeze_excite import SEConfig, SEModule
 from .surgery import insert_se_, patch_block, replace_block
 from .torch_internals import has_load_hooks
@@ -114,19 +116,37 @@ def _pretrained_cfgs(name: str) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _pretrained_cfgs('se_resnet50_patch'))
 
 
-def _create_se_resnet50(variant: str, pretrained: bool, **kwargs) -> SEResNet:
-    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
+    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert)
     deferred = DeferredInit()
+    restore = None
     if pretrained:
         model_args['init_context'] = deferred
+        restore = keep_first_conv(variant, kwargs)
+    given, saved = kwargs.get('pretrained_cfg'), None
+    if isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
+        from .checkpoint.rebuild import Saved
+        saved = Saved(given, kwargs.get('pretrained_model_args') or {})
+    reading = Reading(SEResNet, saved.map_weights if saved else map_resnet_weights)
     try:
         model = build_model_with_cfg(
-            SEResNet, variant, pretrained, pretrained_filter_fn=map_resnet_weights, **dict(model_args, **kwargs))
-    except SafetensorError as e:
-        # timm names the file in no error, and safetensors only has its bytes
-        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay'))
-        raise RuntimeError(f'{cfg.file or cfg.hf_hub_id}: not a whole safetensors file ({e}); get it anew.') from e
+            reading.build, variant, pretrained, pretrained_filter_fn=reading.filter, **dict(model_args, **kwargs))
+    except Exception as e:
+        if saved and not reading.built:
+            raise saved.unbuildable(e) from e
+        if not reading.built:
+            raise
+        cfg = resolve_pretrained_cfg(variant, given, kwargs.get('pretrained_cfg_overlay'))
+        place = cfg.file or cfg.hf_hub_id or cfg.url
+        if reading.now and (cfg.file or isinstance(e, SafetensorError)):  # others are of the network, and named
+            raise unreadable(place, e) from e
+        if not reading.now and isinstance(e, RuntimeError):
+            raise RuntimeError(f'{place}: {e}') from e
+        raise
     deferred.settle()
+    if restore is not None:
+        restore(model)
+    keep_args(model, kwargs)
     return model
 
 

@@ -26,6 +26,7 @@ def server(session_server):
     session_server.log.clear()
     yield session_server
     faults, session_server.faults = session_server.faults, []
+    session_server.headers.clear()
     assert not [fault for fault in faults if 0 < fault.times < 100]
     assert not [entry for entry in session_server.log if entry[0] == 'cdn' and entry[3]]
 

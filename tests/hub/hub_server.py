@@ -23,7 +23,9 @@ class Fault:
 
     `status` answers with that status; 'fin' and 'rst' end the connection `after` bytes of the body; 'truncate' states
     and sends `after` bytes only; 'flip' changes one bit of the body, sent or received; 'lost' does what was asked for
-    and ends the connection without an answer; 'stall' sends nothing more after `after` bytes, for half a minute.
+    and ends the connection without an answer; 'stall' sends nothing more after `after` bytes, for half a minute;
+    'restart' ends it after `after` bytes and starts anew at each request, whatever range it asks for; 'answer' answers
+    with `body`.
     """
     route: str
     kind: str
@@ -31,6 +33,7 @@ class Fault:
     status: int = 503
     after: int = 0
     path: str = ''
+    body: bytes = b''
 
 
 class HubServer:
@@ -41,6 +44,7 @@ class HubServer:
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str, str, str | None]] = []
         self.hooks: dict[str, Callable[[], object]] = {}  # each called at the next request to a route
+        self.headers: dict[str, str] = {}  # that each answer about a file has beside, or in place of, its own
         self.lock = threading.Lock()
         self.servers = {}
         for host in ('hub', 'cdn'):
@@ -86,6 +90,8 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
         if self.fault and self.fault.kind == 'status':
             return self.send(self.fault.status, b'<html>try later</html>', {'Content-Type': 'text/html'})
+        if self.fault and self.fault.kind == 'answer':
+            return self.send(200, self.fault.body, {'Content-Type': 'application/json'})
         if self.fault and self.fault.kind == 'flip' and self.command in ('PUT', 'POST'):
             body = flip(body)
         elif self.fault and self.fault.kind in ('fin', 'rst') and self.command in ('PUT', 'POST'):
@@ -109,7 +115,7 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes | dict | list, headers: dict | None = None):
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        if status == 200 and self.headers.get('Range'):
+        if status == 200 and self.headers.get('Range') and not (self.fault and self.fault.kind == 'restart'):
             start = int(self.headers['Range'].removeprefix('bytes=').split('-')[0])
             headers = (headers or {}) | {'Content-Range': f'bytes {start}-{len(body) - 1}/{len(body)}'}
             status, body = 206, body[start:]
@@ -117,13 +123,14 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
             body = flip(body)
         if self.fault and self.fault.kind == 'truncate':
             body = body[:self.fault.after]
+        extra = self.owner.headers if headers and 'ETag' in headers else {}
         self.send_response(status)
-        for key, value in ({'Content-Length': str(len(body))} | (headers or {})).items():
+        for key, value in ({'Content-Length': str(len(body))} | (headers or {}) | extra).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == 'HEAD':
             return
-        if self.fault and self.fault.kind in ('fin', 'rst'):
+        if self.fault and self.fault.kind in ('fin', 'rst', 'restart'):
             self.wfile.write(body[:self.fault.after])
             return self.hang_up()
         try:

@@ -1,4 +1,4 @@
-"""docs/hub.md as it stands: its Python and its commands, against the loopback Hub."""
+"""docs/hub.md as it stands, its Python and its commands, and the Hub's part of docs/api.md, on a loopback Hub."""
 import re
 import shlex
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from hub_repos import File, Repo
 from test_hub_cli import run
 
-TEXT = (Path(__file__).parents[2] / 'docs' / 'hub.md').read_text()
+DOCS = Path(__file__).parents[2] / 'docs'
+TEXT = (DOCS / 'hub.md').read_text()
 
 
 @pytest.fixture
@@ -26,6 +27,18 @@ def test_python(client, server, weights):
     files = server.hub.repos['ann/docs'].commits[server.hub.repos['ann/docs'].refs['main']]
     assert b'lamb' in files['README.md'].content
     assert out == [client.good("out = pull('ann/docs', None)"), 10]
+
+
+def test_python_interface(client, server, tmp_path):
+    text = (DOCS / 'api.md').read_text().partition('\n## The Hugging Face Hub\n')[2]
+    snippet, = re.findall(r'```python\n(.*?)```', text.replace('USER/NAME', 'ann/api'), re.DOTALL)
+    client.good(f'''
+os.chdir(folder)
+model = pushed_model = timm.create_model('se_resnet50_patch', num_classes=2)
+{snippet}
+assert digest(model) == digest(pushed_model)
+''', folder=tmp_path)
+    assert (tmp_path / 'a-folder' / 'model.safetensors').exists()
 
 
 def test_commands(client, server, local, tmp_path):

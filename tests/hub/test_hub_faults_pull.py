@@ -5,7 +5,7 @@ import pytest
 from hub_helpers import in_repo, requests, run_all
 from hub_server import Fault
 
-from timm_se50.hub.verify import file_hash
+from timm_se50.hub.stated import file_hash
 
 MB = 1 << 20
 DOWNLOAD = 'out = file_digest(timm_se50.download_checkpoint(repo, cache_dir=cache, quiet=True))'
@@ -37,9 +37,14 @@ OVERCOME = {
     'info 503': [Fault('info', 'status')],
     'info 429': [Fault('info', 'status', status=429)],
     'info FIN': [Fault('info', 'fin')],
-    'HEAD 429': [Fault('head', 'status', status=429, path='safetensors')],
-    'HEAD 500': [Fault('head', 'status', status=500, path='safetensors')],
-    'HEAD 503': [Fault('head', 'status', path='safetensors')],
+    'info without an answer': [Fault('info', 'lost')],
+    'info no JSON': [Fault('info', 'answer', body=b'{"id": ')],
+    'info no text': [Fault('info', 'answer', body=b'\xff\xfe')],
+    'redirect 429': [Fault('get', 'status', status=429, path='safetensors')],
+    'redirect 500': [Fault('get', 'status', status=500, path='safetensors')],
+    'redirect 503': [Fault('get', 'status', path='safetensors')],
+    'redirect without an answer': [Fault('get', 'lost', path='safetensors')],
+    'weights flipped, then 503': [Fault('get_lfs', 'flip'), Fault('get_lfs', 'status')],
     'GET 429': [Fault('get', 'status', status=429, path='config.json')],
     'GET 500': [Fault('get', 'status', status=500, path='config.json')],
     'GET 503': [Fault('get_lfs', 'status')],
@@ -54,6 +59,10 @@ REFUSED = {
     'always 503': (Fault('get_lfs', 'status', times=100), 'answered 503 again and again; try later'),
     'always RST': (Fault('get_lfs', 'rst', times=100, after=MB), r'The connection to http://127\S+ failed \(Read'),
     'always FIN': (Fault('get_lfs', 'fin', times=100), r'The connection to http://127\S+ failed \(RemoteProtocol'),
+    'never an end': (
+        Fault('get_lfs', 'restart', times=100, after=40 * MB), r'model\.safetensors: the server sent more than twice'),
+    'always too short': (
+        Fault('get_lfs', 'truncate', times=100, after=MB), r'model\.safetensors of \S+ came out with another size'),
     'info always 429': (Fault('info', 'status', times=100, status=429), 'answered 429 again and again'),
 }
 
@@ -113,7 +122,7 @@ def test_a_stale_cache_is_not_used(client, server, pushed, tmp_path):
     repo = server.hub.repos['ann/model']
     repo.commit('main', server.hub.repos['ann/newer'].commits[newer['commit']], 'newer')
     try:
-        server.faults = [Fault('info', 'status'), Fault('head', 'status', path='safetensors')]
+        server.faults = [Fault('info', 'status'), Fault('get', 'status', path='safetensors')]
         assert client.good(PULL, repo='ann/model', cache=tmp_path) == newer['digest']
     finally:
         repo.refs['main'] = pushed['commit']
@@ -123,7 +132,7 @@ def test_disk_full(client, server, right, tmp_path):
     limited = 'import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))\n'
     result = client.run(limited + DOWNLOAD, repo='ann/model', cache=tmp_path)
     assert 'OSError' in result.error, result.log
-    assert result.message == '[Errno 27] File too large'
+    assert re.fullmatch(rf"\[Errno 27\] File too large: '{tmp_path}/models--ann--model/blobs/{right}'", result.message)
     check_cache(tmp_path)
     assert client.good(DOWNLOAD, repo='ann/model', cache=tmp_path) == right
 

@@ -19,6 +19,11 @@ OVERCOME = {
     'preupload 500': [Fault('preupload', 'status', status=500)],
     'preupload 503': [Fault('preupload', 'status')],
     'batch 503': [Fault('batch', 'status')],
+    'preupload no JSON': [Fault('preupload', 'answer', body=b'[{')],
+    'preupload cut': [Fault('preupload', 'fin')],
+    'batch no JSON': [Fault('batch', 'answer', body=b'<html>')],
+    'batch of another form': [Fault('batch', 'answer', body=b'{}')],
+    'upload flipped': [Fault('put', 'flip')],
     'PUT 429': [Fault('put', 'status', status=429)],
     'PUT 500': [Fault('put', 'status', status=500)],
     'PUT 503': [Fault('put', 'status')],
@@ -31,7 +36,7 @@ OVERCOME = {
     'answer to commit lost': [Fault('commit', 'lost')],
 }
 REFUSED = {  # what goes wrong, what the error says, and how many commits there are after it
-    'upload flipped': ([Fault('put', 'flip')], 'answered 400: BadDigest', 1),
+    'upload always flipped': ([Fault('put', 'flip', times=100)], 'answered 400: BadDigest', 1),
     'commit always flipped': (
         [Fault('commit', 'flip', times=100)], r'does not hold what was sent: (README\.md|config\.json)', 3),
     'commit always 503': ([Fault('commit', 'status', times=100)], 'answered 503 again and again; try later', 1),

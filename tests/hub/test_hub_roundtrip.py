@@ -128,7 +128,7 @@ out = push(model, 'ann/other', overwrite_card=True)
 """)
     repo = server.hub.repos['ann/model']
     later = repo.commits[pushed['commit']] | server.hub.repos['ann/other'].commits[other['commit']]
-    server.hooks['head'] = lambda: repo.commit('main', later, 'meanwhile')
+    server.hooks['get'] = lambda: repo.commit('main', later, 'meanwhile')
     try:
         assert client.good("out = pull('ann/model', cache)", cache=tmp_path) == pushed['digest']
         assert client.good("out = pull('ann/model', cache)", cache=tmp_path) == other['digest']
@@ -177,4 +177,4 @@ def test_a_pickle_is_refused_and_not_even_downloaded(client, server, pushed, tmp
     repo.commit('main', {'config.json': files['config.json']}, 'empty')
     assert 'has no model.safetensors; expected' in client.run("pull('ann/pickled', cache)", cache=tmp_path).message
     repo.commit('main', files | {'config.json': File(b'{"architecture": "resnet18"}')}, 'another')
-    assert "holds a 'resnet18'; expected" in client.run("pull('ann/pickled', cache)", cache=tmp_path).message
+    assert "is of a 'resnet18'; expected" in client.run("pull('ann/pickled', cache)", cache=tmp_path).message

@@ -6,8 +6,8 @@ import timm
 import torch
 from helpers import changed, settle_, shake_
 from timm.layers import BlurPool2d
-from timm.models import reparameterize_model
 from timm.models.resnet import Bottleneck
+from timm.utils import reparameterize_model
 from torch import nn
 
 import timm_se50

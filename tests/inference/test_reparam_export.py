@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from helpers import shake_
-from timm.models import reparameterize_model
+from timm.utils import reparameterize_model
 from torch.export import Dim
 
 from timm_se50.inference.fuse import InferenceBottleneck

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import shake_
 from timm.layers import freeze_batch_norm_2d
-from timm.models import reparameterize_model
+from timm.utils import reparameterize_model
 from torch import nn
 from torch.nn.utils import parametrizations
 

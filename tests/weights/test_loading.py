@@ -95,7 +95,7 @@ def test_pretrained_with_another_head_or_stem(route, plain_file, arguments, imag
     model, plain = (
         timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
         for name in (f'se_resnet50_{route}', 'resnet50'))
-    x = images[:, :1].repeat(1, model.in_chans, 1, 1)
+    x = images[:, :1].repeat(1, arguments.get('in_chans', 3), 1, 1)
     assert torch.equal(model.forward_features(x), plain.forward_features(x))
 
 

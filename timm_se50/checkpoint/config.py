@@ -9,13 +9,12 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import DropBlock2d, DropPath, SqueezeExcite
-from timm.models import get_model_args
-from timm.models._hub import save_config_for_hf  # timm.models has only save_for_hf, which writes weights too
 from timm.models.resnet import ResNet
 from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..bottleneck import SEBlock
+from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
 
@@ -105,8 +104,7 @@ def checkpoint_config(
     names = _label_names(model, label_names)
     with tempfile.TemporaryDirectory() as tmp:  # timm writes a file, it has no function that returns a config
         path = Path(tmp, 'config.json')
-        save_config_for_hf(
-            model, str(path), model_config={'label_names': names}, model_args=args, data_config=dict(data_config or {}))
+        write_config(model, path, names, args, data_config or {})
         config = json.loads(path.read_text())
     # At the root it stays; with both, transformers' TimmWrapper passes it twice
     config['model_args'].pop('num_classes', None)

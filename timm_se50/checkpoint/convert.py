@@ -1,5 +1,6 @@
 """A ResNet-50's weights file to a checkpoint folder with SE."""
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from torch import Tensor
 
 from ..squeeze_excite import SEConfig
 from ..weights.recognise import recognise
@@ -15,6 +17,8 @@ from .folder import save_checkpoint
 from .load import read_weights
 
 __all__ = ['Conversion', 'convert_checkpoint', 'model_name']
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,11 @@ def convert_checkpoint(
         if name not in timm.list_pretrained('se_resnet50_*'):
             tags = ', '.join(n.partition('.')[2] for n in timm.list_pretrained(f'se_resnet50_{route}.*'))
             raise ValueError(f'tag={tag!r}: expected one of {tags}.')
+    _check_sizes(path, weights)
     head, stem = weights.get('fc.weight'), weights.get('conv1.weight')
     found = 0 if head is None or head.ndim != 2 else head.shape[0]
     model: Any = timm.create_model(
-        name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1],
-        **config.model_args())
+        name, num_classes=found, in_chans=3 if stem is None or stem.ndim != 4 else stem.shape[1], **config.model_args())
     dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
     if dtypes:
         model.to(reduce(torch.promote_types, dtypes))  # of several, one that all fit into
@@ -96,3 +100,17 @@ def convert_checkpoint(
     card = CardConfig(base_model=None, license=None) if tag is None else CardConfig()
     written = save_checkpoint(model, Path(folder), card=card, portable=portable)
     return Conversion(recognise(weights), 'seresnet50' if portable else name, model.num_classes, new_head, str(written))
+
+
+def _check_sizes(path: str | os.PathLike, weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError for what a model could be made of, and not a ResNet-50: its size is taken from the weights."""
+    for key, value in weights.items():
+        if value.is_floating_point() and value.dtype not in _DTYPES:
+            raise ValueError(f'{path}: {key!r} has dtype {value.dtype}, which torch does not compute with; expected '
+                             f"one of {', '.join(map(str, _DTYPES))}. Convert the weights first: value.float().")
+    for key, ndim, expected in (
+            ('fc.weight', 2, '(classes, 2048)'), ('conv1.weight', 4, '(64, input channels, 7, 7)')):
+        # what is no ResNet at all is told so when it is loaded
+        if {key, 'layer1.0.conv1.weight'} <= weights.keys() and (weights[key].ndim != ndim or 0 in weights[key].shape):
+            raise ValueError(f'{path}: {key!r} has shape {tuple(weights[key].shape)}; expected {expected}, '
+                             'none of them zero.')

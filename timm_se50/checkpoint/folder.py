@@ -1,7 +1,6 @@
 """A model as a folder: weights as safetensors, config.json and a model card; nothing is pickled."""
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from ..weights import seresnet50_weights
 from .card import CardConfig, origin, render_card
 from .config import checkpoint_config
+from .staging import check_place, install, staging
 
 __all__ = ['FILES', 'save_checkpoint', 'write_checkpoint']
 
@@ -52,24 +52,12 @@ def save_checkpoint(
         OSError: A file cannot be written. After either, the folder holds what it held before.
     """
     folder = Path(os.path.abspath(folder))
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f'{folder} is a file; expected a folder, or a name for a new one.')
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(f'{folder / name} is a folder, where a file is to be written; move it away.')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Inside the folder if there is one, since that may be a mount point: a file moves within one file system only
-    with tempfile.TemporaryDirectory(dir=folder if folder.exists() else folder.parent, prefix='.saving-') as tmp:
-        new = Path(tmp, folder.name)
-        new.mkdir()
+    check_place(folder, FILES)
+    with staging(folder, '.saving-') as new:
         write_checkpoint(
             model, new, portable=portable, label_names=label_names, data_config=data_config, card=card,
             source=f'local-dir:{folder.name}')
-        if folder.exists():
-            for name in FILES:
-                os.replace(new / name, folder / name)
-        else:
-            os.rename(new, folder)
+        install(new, folder, FILES)
     return folder
 
 

@@ -1,28 +1,32 @@
 """A model, or weights alone, from what a user names."""
 import os
+from pathlib import Path
 
 import timm
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from ..reading import unreadable
 from ..weights import clean_weights
+from .saved import ARCHITECTURES, parse_config, read_config
 
 __all__ = ['load_model', 'read_weights']
 
 
-def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
+def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
     """Load a model, in eval mode.
 
     Args:
         checkpoint: A folder with config.json and weights, or any name `timm.create_model()` takes: 'hf-hub:...',
             'local-dir:...', 'se_resnet50_patch.tv2_in1k'.
         weights: Load the weights, too.
+        **kwargs: Arguments of `timm.create_model()`.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or its config.json is none of timm's; the message says why.
         FileNotFoundError: The folder does not exist, or holds no checkpoint.
         RuntimeError: timm cannot load it; the message says why.
     """
@@ -31,6 +35,9 @@ def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
         if not os.path.isfile(os.path.join(folder, 'config.json')):
             raise FileNotFoundError(
                 f'{folder} holds no config.json; expected a folder of save_checkpoint() or `timm-se50 convert`.')
+        config = Path(folder, 'config.json')
+        if parse_config(config)['architecture'] in ARCHITECTURES:
+            read_config(config)
         checkpoint = f'local-dir:{folder}'
     elif os.path.isfile(folder):
         raise ValueError(
@@ -38,9 +45,8 @@ def load_model(checkpoint: str, weights: bool = True) -> nn.Module:
     elif checkpoint != folder or os.path.isdir(os.path.dirname(folder)):
         raise FileNotFoundError(f'{folder}: there is no such folder.')
     try:
-        return timm.create_model(checkpoint, pretrained=weights).eval()
-    # the last ones where config.json is wrong, or the name is no Hub id
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
+        return timm.create_model(checkpoint, pretrained=weights, **kwargs).eval()
+    except Exception as e:  # what a wrong config makes of timm has no bound, nor what is no Hub id
         raise RuntimeError(f'{checkpoint} cannot be loaded: {type(e).__name__}: {e}') from e
 
 
@@ -65,7 +71,5 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     try:
         weights = load_state_dict(str(path))
     except Exception as e:  # what a damaged pickle raises has no bound
-        raise ValueError(
-            f'{path} cannot be read: {str(e).strip() or type(e).__name__}. Expected a .safetensors file, or one that '
-            'torch.save() wrote, with a state dict.') from e
+        raise unreadable(path, e) from e
     return clean_weights(weights)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import timm
 import torch
-from timm.models import reparameterize_model
+from timm.utils import reparameterize_model  # timm.models has it from 1.0.31 on
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm

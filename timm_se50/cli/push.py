@@ -10,7 +10,7 @@ import timm
 from safetensors import safe_open
 from torch import nn
 
-from ..checkpoint import CardConfig
+from ..checkpoint import CardConfig, load_model, read_weights
 from ..hub import Pushed, push_to_hub
 
 __all__ = ['command', 'describe_push', 'load_card', 'model_of', 'parse_kwargs']
@@ -43,13 +43,17 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
         kwargs: Arguments of `timm.create_model()`.
     """
     if Path(source).is_dir():
-        model = timm.create_model(f'local-dir:{source}', pretrained=True, **kwargs)
+        model = load_model(source, **kwargs).train()
         with safe_open(Path(source, 'model.safetensors'), 'pt') as f:  # timm makes a float32 model of any
             return model.to(f.get_tensor('layer1.0.conv1.weight').dtype)
     try:
-        model = timm.create_model(source, pretrained=checkpoint is None, checkpoint_path=checkpoint, **kwargs)
-    except TypeError as e:
-        raise ValueError(f'--model-kwargs: {e}') from e
+        model = timm.create_model(source, pretrained=checkpoint is None, **kwargs)
+    except (OSError, RuntimeError, ValueError):
+        raise
+    except Exception as e:  # what wrong arguments make of timm has no bound
+        raise ValueError(f'--model-kwargs: {type(e).__name__}: {e}') from e
+    if checkpoint:
+        model.load_state_dict(read_weights(checkpoint))
     if checkpoint and '.' not in source:
         cast(dict[str, Any], model.pretrained_cfg)['file'] = checkpoint  # no tag is named that it might come from
     return model

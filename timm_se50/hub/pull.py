@@ -1,29 +1,32 @@
 """Models from the Hugging Face Hub: one commit for all files, each verified before it is used."""
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import timm
-from huggingface_hub import HfApi, constants, try_to_load_from_cache
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from timm.models import load_pretrained
+from huggingface_hub import HfApi, constants
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    validate_repo_id,
+)
 from torch import nn
 
 from ..checkpoint.folder import FILES
-from ..se_resnet50 import SEResNet
-from ..weights.mapping import map_resnet_weights
-from .errors import explained, retrying
-from .verify import Fetch, file_hash, forget, stated_hashes
+from ..checkpoint.rebuild import check_size, load_saved, read_saved
+from ..checkpoint.saved import is_of_other_size, read_config
+from ..checkpoint.staging import check_place, install, staging
+from .errors import explained
+from .fetch import Fetch, note_revision
+from .offline import NEEDED, from_cache
+from .stated import stated_files, stated_info
 
 __all__ = ['download_checkpoint', 'progress_bars', 'pull_from_hub']
-
-NEEDED = ('config.json', 'model.safetensors')
-_ARCHITECTURES = ('se_resnet50_replace', 'se_resnet50_patch', 'seresnet50')
 
 
 def pull_from_hub(
@@ -62,17 +65,16 @@ def pull_from_hub(
         raise ValueError("features_only: use timm.create_model(f'local-dir:{download_checkpoint(...)}', "
                          'pretrained=True, features_only=True).')
     repo_id, folder, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, NEEDED)
-    config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
-    architecture = config.get('architecture')
-    if architecture not in _ARCHITECTURES:
-        raise ValueError(
-            f"{repo_id} holds a {architecture!r}; expected one of {', '.join(_ARCHITECTURES)}. "
-            f"For other models use timm.create_model('hf-hub:{repo_id}', pretrained=True).")
-    model = timm.create_model(f'local-dir:{folder}', **kwargs)  # takes about as long as to hash the weights
+    with _of_repo(repo_id, folder):
+        config = read_config(folder / 'config.json')
+        cfg, args = config['pretrained_cfg'], config['model_args']
+        if is_of_other_size(cfg, args):
+            verify()
+            check_size(folder / 'model.safetensors', cfg, args)
+        model = timm.create_model(f'local-dir:{folder}', **kwargs)  # takes about as long as to hash the weights
     verify()
-    load_pretrained(
-        model, num_classes=cast(int, model.num_classes), in_chans=cast(int, model.in_chans),
-        filter_fn=map_resnet_weights if isinstance(model, SEResNet) else None)
+    with _of_repo(repo_id, folder):
+        load_saved(model, folder / 'model.safetensors')
     cfg = cast(dict[str, Any], model.pretrained_cfg)
     cfg.pop('file', None)
     cfg.update(source='hf-hub', hf_hub_id=f'{repo_id}@{folder.name}')
@@ -100,50 +102,64 @@ def download_checkpoint(
     Raises:
         OSError, ValueError: As `pull_from_hub()`. `folder` is left as it was.
     """
-    _, source, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, FILES)
+    if folder is not None:
+        folder = Path(os.path.abspath(folder))
+        check_place(folder, FILES)
+    repo_id, source, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, FILES)
     verify()
+    with _of_repo(repo_id, source):
+        read_config(source / 'config.json')
+        read_saved(source / 'model.safetensors')
     if folder is None:
         return source
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix='.pulling-') as tmp:
+    with staging(folder, '.pulling-') as new:
         names = [name for name in FILES if (source / name).exists()]
         for name in names:
-            shutil.copyfile(source / name, Path(tmp, name))
-        for name in names:
-            os.replace(Path(tmp, name), folder / name)
+            shutil.copyfile(source / name, new / name)
+        install(new, folder, names)
     return folder
 
 
+@contextmanager
+def _of_repo(repo_id: str, folder: Path) -> Iterator[None]:
+    """What is wrong with files that are what the Hub states is wrong with the repo."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as e:  # what a wrong config makes of timm has no bound
+        said = f'{e}' if isinstance(e, (ValueError, RuntimeError)) else f'{type(e).__name__}: {e}'
+        raise ValueError(f'{repo_id} at {folder.name[:12]} cannot be used: {said}') from e
+
+
 def _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, names) -> tuple[str, Path, Callable[[], None]]:
-    """Download `names`.
+    """Download config.json.
 
     Returns:
-        The repo's id without its revision, the cache's folder of one commit with the files, and a function that has
-        to be called before they are used, config.json excepted: it waits until all of them are verified.
+        The repo's id without its revision, the cache's folder of one commit with the file, and a function that has to
+        be called before the others of `names` are used: it waits until all of them are there, and verified.
     """
     repo_id, _, after = repo_id.partition('@')
     revision = revision or after or constants.DEFAULT_REVISION
+    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
     if constants.HF_HUB_OFFLINE:
-        return repo_id, _from_cache(repo_id, revision, cache_dir), lambda: None
+        return repo_id, from_cache(repo_id, revision, cache), lambda: None
     api = HfApi(token=token)
     with explained(api, repo_id, revision), progress_bars(not quiet):
-        info = retrying(api.model_info, repo_id, revision=revision, files_metadata=True, timeout=30)
-        stated = stated_hashes(info)
+        validate_repo_id(repo_id)
+        info = stated_info(api, repo_id, revision)
+        stated = stated_files(info)
         _check_files(repo_id, stated)
-        commit = str(info.sha)
-        fetches = [
-            Fetch(repo_id, name, commit, stated[name], token=token, cache_dir=cache_dir)
-            for name in names if name in stated]
-        folder = next(f for f in fetches if f.name == 'config.json').verified().parent
-    if revision != commit:  # so that HF_HUB_OFFLINE finds it under this name; the client does so for a branch only
-        ref = folder.parents[1] / 'refs' / revision
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(commit)
+        commit, storage = str(info.sha), cache / repo_folder_name(repo_id=repo_id, repo_type='model')
+        fetches = {
+            name: Fetch(repo_id, name, commit, stated[name], storage, token) for name in names if name in stated}
+        folder = fetches['config.json'].verified().parent
+    if revision != commit:
+        note_revision(storage, revision, commit)
 
     def verify():
         with explained(api, repo_id, revision), progress_bars(not quiet):
-            for fetch in fetches:
+            for fetch in fetches.values():
                 fetch.verified()
     return repo_id, folder, verify
 
@@ -157,24 +173,6 @@ def _check_files(repo_id: str, names) -> None:
             'was not loaded; ask its owner for model.safetensors.')
     if missing:
         raise ValueError(f'{repo_id} has no {" and no ".join(missing)}; expected a repo that push_to_hub() made.')
-
-
-def _from_cache(repo_id: str, revision: str, cache_dir) -> Path:
-    config = try_to_load_from_cache(repo_id, 'config.json', cache_dir=cache_dir, revision=revision)
-    if not isinstance(config, str) or not Path(config).with_name('model.safetensors').exists():
-        raise FileNotFoundError(
-            f'HF_HUB_OFFLINE is set and {repo_id} at {revision!r} is not in the cache; unset it, or pull once before.')
-    for name in NEEDED:
-        path = Path(config).with_name(name)
-        stated = os.path.basename(os.readlink(path)) if path.is_symlink() else ''  # the cache names content by hash
-        if len(stated) not in (40, 64):
-            raise OSError(
-                f'{path} cannot be verified offline, since the cache has no links here; unset HF_HUB_OFFLINE.')
-        if file_hash(path, stated) != stated:
-            forget(path)
-            raise OSError(f'{name} of {repo_id} was damaged in the cache and has been removed; unset HF_HUB_OFFLINE to '
-                          'download it anew.')
-    return Path(config).parent
 
 
 @contextmanager

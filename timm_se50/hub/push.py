@@ -14,9 +14,9 @@ from torch import nn
 
 from ..checkpoint.card import CardConfig
 from ..checkpoint.folder import FILES, write_checkpoint
-from .errors import WAITS, explained, is_transient, retrying
+from .errors import WAITS, NoAnswer, ask, explained, is_transient, retrying
 from .pull import progress_bars
-from .verify import file_hash, stated_hashes
+from .stated import file_hash, is_hash, stated_files, stated_info
 
 __all__ = ['Pushed', 'push_to_hub']
 
@@ -89,7 +89,7 @@ def push_to_hub(
                 'A push needs an access token with the role "write": log in with `hf auth login`, set HF_TOKEN or pass '
                 'token=...')
         if '/' not in repo_id and not dry_run:
-            repo_id = f'{retrying(api.whoami)["name"]}/{repo_id}'
+            repo_id = f'{retrying(_account, api)}/{repo_id}'
         folder = Path(tmp)
         write_checkpoint(
             model, folder, portable=portable, label_names=label_names, data_config=data_config, card=card,
@@ -103,31 +103,31 @@ def push_to_hub(
 def _push(api, folder, pushed, revision, private, create_pr, commit_message, overwrite_card) -> Pushed:
     repo_id = pushed.repo_id
     try:
-        info = _info(api, repo_id, revision)
+        info = stated_info(api, repo_id, revision)
     except RepositoryNotFoundError as e:
         if isinstance(e, GatedRepoError):
             raise
         retrying(api.create_repo, repo_id, private=private, exist_ok=True)
-        info = _info(api, repo_id, revision)
+        info = stated_info(api, repo_id, revision)
     if private is not None and info.private is not None and private != info.private:
         raise ValueError(
             f'{repo_id} is {"private" if info.private else "public"}, and private={private} was asked for; nothing was '
             'sent. Change it in its settings on the Hub, or leave private out.')
 
-    there = stated_hashes(info)
+    there = stated_files(info)
     names = [name for name in FILES if name != 'README.md' or overwrite_card or name not in there]
     differing = _differing(info, folder, names)
     if not differing:
         return _done(pushed, str(info.sha), False)
     for _ in range(1 if create_pr else 2):  # what came out damaged is sent once more, in a commit on top
         operations = [CommitOperationAdd(name, str(folder / name)) for name in differing]
-        api.preupload_lfs_files(repo_id, operations, revision=revision, create_pr=create_pr)
+        retrying(api.preupload_lfs_files, repo_id, operations, revision=revision, create_pr=create_pr)
         ignored = [op.path_in_repo for op in operations if getattr(op, '_should_ignore', False)]
         if ignored:
             raise RuntimeError(f'The .gitignore of {repo_id} leaves out {", ".join(ignored)}; nothing was committed. '
                                'Take it out there, then push again.')
         commit, url = _commit(api, repo_id, operations, folder, info, revision, create_pr, commit_message)
-        info = _info(api, repo_id, commit)
+        info = stated_info(api, repo_id, commit)
         differing = _differing(info, folder, names)
         if not differing:
             return _done(pushed, commit, True, url)
@@ -140,9 +140,11 @@ def _commit(api, repo_id, operations, folder, before, revision, create_pr, messa
     """Make the commit, on top of the one that the files were compared with; its id and address."""
     for wait in (*WAITS, None):
         try:
-            made = api.create_commit(
-                repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr,
+            made = ask(
+                api.create_commit, repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr,
                 parent_commit=before.sha)
+            if not is_hash(made.oid, 40):
+                raise NoAnswer(f'the commit is {made.oid!r}')
             return made.oid, made.pr_url or made.commit_url
         except Exception as e:
             refused = isinstance(e, HfHubHTTPError) and e.response.status_code in (429, 503)
@@ -153,7 +155,7 @@ def _commit(api, repo_id, operations, folder, before, revision, create_pr, messa
                     f'The answer to the pull request got lost; it may have been opened. Look at {constants.ENDPOINT}/'
                     f'{repo_id}/discussions before you push again.') from e
             time.sleep(wait or 0)
-            now = _info(api, repo_id, revision)
+            now = stated_info(api, repo_id, revision)
             if now.sha != before.sha and not create_pr:  # only the answer got lost, or someone else was faster
                 if _differing(now, folder, [op.path_in_repo for op in operations]):
                     raise RuntimeError(
@@ -164,14 +166,17 @@ def _commit(api, repo_id, operations, folder, before, revision, create_pr, messa
     raise AssertionError  # not reached
 
 
-def _info(api: HfApi, repo_id: str, revision: str | None = None) -> ModelInfo:
-    return retrying(api.model_info, repo_id, revision=revision, files_metadata=True, timeout=30)
+def _account(api: HfApi) -> str:
+    name = api.whoami().get('name')
+    if not isinstance(name, str):
+        raise NoAnswer(f'whoami names the account {name!r}')
+    return name
 
 
 def _differing(info: ModelInfo, folder: Path, names: Sequence[str]) -> list[str]:
     """Files that a commit does not hold as they are in the folder."""
-    there = stated_hashes(info)
-    return [n for n in names if n not in there or file_hash(folder / n, there[n]) != there[n]]
+    there = stated_files(info)
+    return [n for n in names if n not in there or file_hash(folder / n, there[n].hash) != there[n].hash]
 
 
 def _done(pushed: Pushed, commit: str, changed: bool, url: str | None = None) -> Pushed:

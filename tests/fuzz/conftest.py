@@ -1,0 +1,28 @@
+"""One small model, saved, that all mutations start from."""
+import pytest
+import timm
+import torch
+from helpers import shake_
+from mutations import SMALL
+
+from timm_se50 import save_checkpoint
+
+
+def pytest_collection_modifyitems(config, items):
+    if 'fuzz' not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker('fuzz'):
+                item.add_marker(pytest.mark.skip('asked for by -m fuzz'))
+
+
+@pytest.fixture(scope='session')
+def small(tmp_path_factory):
+    """Its folder."""
+    torch.manual_seed(0)
+    model = shake_(timm.create_model('se_resnet50_patch', **SMALL))
+    return save_checkpoint(model, tmp_path_factory.mktemp('fuzz') / 'm')
+
+
+@pytest.fixture(params=[pytest.param('short'), pytest.param('long', marks=pytest.mark.fuzz)])
+def length(request):
+    return request.param

@@ -1,0 +1,156 @@
+"""Each private name of PyTorch is taken away in turn, as its next release may: everything computes what it did."""
+import ast
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import settle_, shake_
+from timm.models.resnet import Bottleneck, ResNet
+from timm.utils import reparameterize_model
+from torch import nn
+
+import timm_se50
+from timm_se50 import SEConfig, torch_internals
+
+# The function that has to be careful without it, and what it then says of a module or tensor with nothing special
+CAREFUL = {
+    '_are_functorch_transforms_active': ('is_transformed', True),
+    '_current_level': ('is_transformed', True),
+    '_symbolic_trace': ('is_transformed', True),
+    '_len_torch_dispatch_stack': ('is_recorded', True),
+    '_has_any_global_hook': ('has_global_hooks', True),
+    '_forward_hooks': ('has_call_hooks', True),
+    '_forward_pre_hooks': ('has_call_hooks', True),
+    '_backward_hooks': ('has_call_hooks', True),
+    '_backward_pre_hooks': ('has_call_hooks', True),
+    '_load_state_dict_pre_hooks': ('has_load_hooks', True),
+    '_compiled_call_impl': ('is_compiled', False),
+    '_orig_mod': ('is_compiled', False),
+    '_functorch': ('is_batched', False),
+    '_reorder_convolution_weight': ('has_packed_convolution', False),
+    '_convolution_pointwise': ('has_packed_convolution', False),
+}
+ARGUMENTS = {
+    'has_call_hooks': (nn.Identity(), True), 'has_load_hooks': (nn.Identity(),), 'is_compiled': (nn.Identity(),),
+    'is_batched': (torch.ones(1),)}
+
+
+class Without:
+    """Stands for a module of PyTorch that lacks a name, in it and in what is in it."""
+
+    def __init__(self, whole, name):
+        self.whole, self.name = whole, name
+
+    def __getattr__(self, name):
+        if name == self.name:
+            raise AttributeError(f'{self.whole} has no attribute {name!r}')
+        value = getattr(self.whole, name)
+        return Without(value, self.name) if is_namespace(value) else value
+
+
+def is_namespace(value):
+    return isinstance(value, (type(torch), type(torch.ops), type(torch.ops.mkldnn)))
+
+
+@pytest.fixture(params=CAREFUL)
+def name(request, monkeypatch):
+    """A name that torch_internals.py cannot find any more; PyTorch itself, which needs it too, still does."""
+    name = request.param
+    for module in ('torch', 'nn', 'forward_ad'):
+        monkeypatch.setattr(torch_internals, module, Without(getattr(torch_internals, module), name))
+    if name == '_symbolic_trace':  # imported where it is used; the functions in it are what may go
+        from torch.fx import _symbolic_trace
+        for function in ('is_fx_symbolic_tracing', 'is_fx_tracing'):
+            monkeypatch.delattr(_symbolic_trace, function, raising=False)
+    if name in ('_reorder_convolution_weight', '_convolution_pointwise'):  # looked up at import
+        monkeypatch.setattr(torch_internals, name[1:], None)
+    monkeypatch.setattr(torch_internals, 'getattr', lambda owner, key, *default: (
+        default[0] if key == name else getattr(owner, key, *default)), raising=False)
+    monkeypatch.setattr(torch_internals, 'hasattr', lambda owner, key: (
+        key != name and hasattr(owner, key)), raising=False)
+    return name
+
+
+def test_careful_without_it(name):
+    function, says = CAREFUL[name]
+    assert getattr(torch_internals, function)(*ARGUMENTS.get(function, ())) is says
+
+
+def test_every_private_name_is_here():
+    """Those that a docstring or a comment names do not count."""
+    tree = ast.parse(Path(torch_internals.__file__).read_text())
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    private = {name for name in used - own if name.startswith('_') and ' ' not in name}
+    # torch._C has been there from the first release; what it holds is what may go
+    assert private - {'_C'} == set(CAREFUL)
+
+
+def small():
+    return settle_(ResNet(Bottleneck, (1, 1, 1, 1), num_classes=3, zero_init_last=False))
+
+
+@pytest.fixture(scope='module')
+def plain():
+    torch.manual_seed(0)
+    return small()
+
+
+@pytest.fixture(scope='module')
+def batch():
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_step_0_is_exact_without_it(name, plain, batch, insert_):
+    model = insert_(copy.deepcopy(plain), SEConfig())
+    model.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model.eval()(batch), plain.eval()(batch))
+
+
+def test_training_with_less_memory_without_it(name, plain, batch):
+    expected = shake_(timm_se50.replace_blocks_(copy.deepcopy(plain))).train()
+    model = copy.deepcopy(expected)
+    timm_se50.set_memory_efficient(model)
+    for m in (expected, model):
+        m(batch).square().sum().backward()
+    for (key, p), q in zip(expected.named_parameters(), model.parameters()):
+        torch.testing.assert_close(q.grad, p.grad, rtol=2e-3, atol=2e-4 * float(p.grad.abs().max()), msg=key)
+
+
+def test_inference_form_without_it(name, plain, batch):
+    model = shake_(timm_se50.replace_blocks_(copy.deepcopy(plain))).eval()
+    with torch.inference_mode():
+        fast, expected = reparameterize_model(model)(batch), model(batch)
+    torch.testing.assert_close(fast, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.skipif(
+    not hasattr(nn.modules.module, '_has_any_global_hook'), reason='an old PyTorch: the plain path of memory_efficient')
+def test_all_of_it_is_found_in_this_pytorch():
+    """Else the fast paths are lost in silence: a PyTorch that has renamed a name is to be looked at."""
+    module = nn.Conv2d(1, 1, 1)
+    assert not torch_internals.is_transformed()
+    assert not torch_internals.is_recorded()
+    assert not torch_internals.has_global_hooks()
+    assert not torch_internals.has_call_hooks(module, backward=True)
+    assert not torch_internals.has_load_hooks(module)
+    assert not torch_internals.is_compiled(module)
+    module.compile()
+    assert torch_internals.is_compiled(module)
+    with torch.autograd.forward_ad.dual_level():
+        assert torch_internals.is_transformed()
+    assert torch.func.vmap(lambda x: x * torch_internals.is_transformed())(torch.ones(2)).all()
+    if torch.backends.mkldnn.is_available():
+        assert torch_internals.has_packed_convolution()
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda grad: seen.append(torch_internals.is_batched(grad)))
+    torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
+    assert seen == [True]
+
+

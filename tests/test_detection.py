@@ -1,5 +1,7 @@
 """The benchmark of docs/detection.md: its measure against cases with a known answer, and a run of two steps."""
 import json
+import re
+from pathlib import Path
 
 import detection
 import pytest
@@ -42,3 +44,15 @@ def test_scenes():
         x0, y0, x1, y1 = target['boxes'][0].int().tolist()
         inside, ground = image[0, y0:y1, x0:x1].mean(), image[0].median()
         assert abs(inside - ground) > 0.2
+
+
+def test_the_page_states_what_was_filed():
+    """Every figure of its table, and the plain detector's."""
+    root = Path(__file__).parents[1]
+    page = (root / 'docs/detection.md').read_text()
+    filed = json.loads((root / 'benchmarks/results/detection.json').read_text())
+    rows = re.findall(r'^\| (\d), (with(?:out)? SE) \| (.*) \|$', page, re.MULTILINE)
+    assert len(rows) == 2 * (len(filed) - 1) >= 4
+    for seed, arm, cells in rows:
+        assert cells.split(' | ') == [f'{value:.1f}' for value in filed[f'seed {seed}']['ap50'][arm].values()]
+    assert f'precision of {filed["base"]["ap50"]:.1f} %' in page

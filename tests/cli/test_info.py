@@ -115,11 +115,7 @@ def test_folder_needs_no_weights(tmp_path):
 
 @pytest.mark.parametrize(('args', 'message'), [
     (('no_such_model',), 'no_such_model'), (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
-<<<<<<< HEAD
-    (('convnext_atto',), 'holds no ResNet'), (('null',), 'null cannot be loaded: AttributeError'),
-=======
-    (('convnext_atto',), 'has no conv1'), (('null',), "'pretrained_cfg' is None; expected a mapping"),
->>>>>>> main
+    (('convnext_atto',), 'holds no ResNet'), (('null',), "'pretrained_cfg' is None; expected a mapping"),
     (('hf-hub:a@b@c',), 'hf-hub:a@b@c cannot be loaded')])
 def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument('-o', '--output', type=Path, default=ROOT / 'results')
     parser.add_argument('--steps', type=int, default=150)
     parser.add_argument('--lr', type=float, default=0.05)
-    parser.add_argument('--se-lr-scale', type=float, default=10.0, help='SE modules: times --lr')
+    parser.add_argument('--se-lr-scale', type=float, default=1.0, help='SE modules: times --lr')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--test-images', type=int, default=1000)
     args = parser.parse_args()

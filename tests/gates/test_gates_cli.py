@@ -82,8 +82,8 @@ def test_batches_do_not_matter(checkpoint, images):
     one, all_ = (examine_gates(checkpoint, [images], 32, batch_size) for batch_size in (1, 4))
     for a, b in zip(one, all_, strict=True):
         # float32 convolutions of another batch size round otherwise; these gates are steep
-        torch.testing.assert_close(a.mean, b.mean, atol=1e-4, rtol=0)
-        torch.testing.assert_close(a.std, b.std, atol=1e-4, rtol=0)
+        torch.testing.assert_close(a.mean, b.mean, atol=1e-3, rtol=0)
+        torch.testing.assert_close(a.std, b.std, atol=1e-3, rtol=0)
 
 
 def test_class_of_an_image_is_its_folder(images, monkeypatch):
@@ -134,8 +134,8 @@ def test_nan_is_named(images, tmp_path):
     (('nowhere/model', '{images}'), 'nowhere/model'),
     (('{images}', '{images}'), 'holds no config.json'),
     (('{images}/red/0.png', '{images}'), 'is a file; expected a checkpoint folder'),
-    (('{images}/../broken', '{images}'), 'broken cannot be loaded: JSONDecodeError'),
-    (('{images}/../empty', '{images}'), "empty cannot be loaded: KeyError: 'architecture'"),
+    (('{images}/../broken', '{images}'), 'broken/config.json is no JSON'),
+    (('{images}/../empty', '{images}'), "empty/config.json names no 'architecture'"),
     (('resnet50.no_tag', '{images}'), 'resnet50.no_tag cannot be loaded'),
     (('local-dir:{images}/none', '{images}'), 'there is no such folder'),
     (('{checkpoint}', '{images}/none'), 'there is no such image or folder'),

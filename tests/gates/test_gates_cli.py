@@ -25,6 +25,8 @@ def checkpoint(tmp_path_factory):
     """A checkpoint folder, written by timm itself; the gates of layer1.0 are 0.4, whatever the image."""
     torch.manual_seed(0)
     model = shake_(timm.create_model('se_resnet50_replace', num_classes=3, zero_init_last=False))
+    for parameter in timm_se50.se_parameters(model):
+        parameter.data.mul_(0.3)  # so that rounding is not made large by steep gates
     fc2 = model.layer1[0].se_standard.fc2
     fc2.weight.data.zero_()
     fc2.bias.data.fill_(torch.logit(torch.tensor(0.2)) / 4)
@@ -81,9 +83,9 @@ def test_json(checkpoint, images):
 def test_batches_do_not_matter(checkpoint, images):
     one, all_ = (examine_gates(checkpoint, [images], 32, batch_size) for batch_size in (1, 4))
     for a, b in zip(one, all_, strict=True):
-        # float32 convolutions of another batch size round otherwise; these gates are steep
-        torch.testing.assert_close(a.mean, b.mean, atol=1e-3, rtol=0)
-        torch.testing.assert_close(a.std, b.std, atol=1e-3, rtol=0)
+        # float32 convolutions of another batch size round otherwise
+        torch.testing.assert_close(a.mean, b.mean, atol=1e-4, rtol=0)
+        torch.testing.assert_close(a.std, b.std, atol=1e-4, rtol=0)
 
 
 def test_class_of_an_image_is_its_folder(images, monkeypatch):

@@ -83,9 +83,9 @@ def test_json(checkpoint, images):
 def test_batches_do_not_matter(checkpoint, images):
     one, all_ = (examine_gates(checkpoint, [images], 32, batch_size) for batch_size in (1, 4))
     for a, b in zip(one, all_, strict=True):
-        # float32 convolutions of another batch size round otherwise
-        torch.testing.assert_close(a.mean, b.mean, atol=1e-4, rtol=0)
-        torch.testing.assert_close(a.std, b.std, atol=1e-4, rtol=0)
+        # float32 convolutions of another batch size round otherwise, which 16 gated blocks in a row carry on
+        torch.testing.assert_close(a.mean, b.mean, atol=1e-3, rtol=0)
+        torch.testing.assert_close(a.std, b.std, atol=1e-3, rtol=0)
 
 
 def test_class_of_an_image_is_its_folder(images, monkeypatch):

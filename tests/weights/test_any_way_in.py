@@ -12,12 +12,13 @@ from torchvision.models._utils import IntermediateLayerGetter
 
 import timm_se50
 
-POSITIONS = ('standard', 'pre', 'post', 'identity')
 
-
-@pytest.fixture(params=POSITIONS)
-def model(request, route):
-    return timm.create_model(f'se_resnet50_{route}', se_position=request.param).eval()
+@pytest.fixture(params=[
+    ('replace', 'standard'), ('patch', 'standard'), ('patch', 'pre'), ('replace', 'post'), ('patch', 'identity')],
+    ids='-'.join)
+def model(request):
+    route, position = request.param
+    return timm.create_model(f'se_resnet50_{route}', se_position=position).eval()
 
 
 def updated(model, weights):

@@ -1,4 +1,5 @@
 """What the tests share: a plain ResNet-50 to compare with, its checkpoint, and images."""
+import gc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,17 @@ import timm_se50
 
 # The images are small: a second thread gains nothing on a free machine and costs tenfold on a busy one.
 torch.set_num_threads(1)
+
+# Networks that hang in a circle (a traceback's frames, what torch.fx made) wait for the collector, which comes seldom
+# where so many objects live for ever. Without those it is done in an instant.
+gc.collect()
+gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_circles_are_left():
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope='session')

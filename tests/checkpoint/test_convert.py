@@ -148,7 +148,7 @@ def test_other_files_are_refused(tmp_path, write, message):
     path = tmp_path / 'w.pth'
     write(path)
     result = _run(path, tmp_path / 'out', code=1)
-    [line] = result.stderr.splitlines()
+    [line] = result.output.splitlines()
     assert message in line
     assert not (tmp_path / 'out').exists()
 
@@ -168,4 +168,4 @@ def test_bad_arguments_are_named(resnet, tmp_path, kwargs, message):
 
 def test_bad_option_is_named():
     result = _run('w.pth', 'out', '--stages', '3;4', code=2)
-    assert "'3;4': expected whole numbers" in result.stderr
+    assert "'3;4': expected whole numbers" in result.output

@@ -106,6 +106,8 @@ class SEModule(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, as timm's ResNet.init_weights() does for every convolution; a neutral fc2 is zero."""
+        if any(p.is_meta for p in self.parameters()):  # nothing to write to, so nothing is drawn
+            return
         weights = self.initial_weights()
         with torch.no_grad():
             for name, parameter in self.named_parameters():

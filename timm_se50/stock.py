@@ -14,8 +14,8 @@ def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Whether calling `module` does what `kind` does and nothing else: no subclass (a parametrized or a quantized
     module is one), no hook, no forward of its own, no tensor subclass as a parameter."""
     return (
-        isinstance(module, nn.Module) and type(module) is kind and not is_watched(module)
-        and not has_call_hooks(module, backward=True)
+        isinstance(module, nn.Module) and type(module) is kind
+        and not has_call_hooks(module, backward=True) and 'forward' not in vars(module)
         and all(type(p) in (Tensor, nn.Parameter) for p in module._parameters.values() if p is not None)
     )
 

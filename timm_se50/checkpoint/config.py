@@ -17,11 +17,9 @@ from ..bottleneck import SEBlock
 from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
+from .saved import OURS, PORTABLE
 
 __all__ = ['checkpoint_config', 'se_config']
-
-_ARCHITECTURES = ('se_resnet50_replace', 'se_resnet50_patch')
-_PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings, up to factors of two
 
 
 def se_config(model: nn.Module) -> SEConfig:
@@ -47,8 +45,8 @@ def se_config(model: nn.Module) -> SEConfig:
         raise ValueError('This is the inference form of a model; save the model that it was made from.')
     if any(isinstance(m, SqueezeExcite) for m in model.modules()):
         raise ValueError(
-            f"The model is timm's own {_PORTABLE}, as save_checkpoint(portable=True) writes it; load its state dict "
-            f'into {_ARCHITECTURES[0]}, or push it with timm.models.push_to_hf_hub().')
+            f"The model is timm's own {PORTABLE}, as save_checkpoint(portable=True) writes it; load its state dict "
+            f'into {OURS[0]}, or push it with timm.models.push_to_hf_hub().')
     if not reductions:
         raise ValueError(
             'The model has no SE blocks; put them in with timm_se50.replace_blocks_(model), or save a plain timm '
@@ -94,11 +92,11 @@ def checkpoint_config(
                        'timm has no names for these, so save the state dict instead')
             raise ValueError(f'{key}={value!r}: config.json holds plain values only; {way_out}.') from e
     own = cast(dict[str, Any], model.pretrained_cfg).get('architecture')
-    architecture = own if own in _ARCHITECTURES else _ARCHITECTURES[0]  # both build the same network
+    architecture = own if own in OURS else OURS[0]  # both build the same network
     _check_rebuilds(model, architecture, args)
     if portable and se != SEConfig():
         raise ValueError(
-            f"portable=True: timm's {_PORTABLE} has {SEConfig()}, this model has {se}; "
+            f"portable=True: timm's {PORTABLE} has {SEConfig()}, this model has {se}; "
             'leave portable out. People then need timm-se50 to load it.')
 
     names = _label_names(model, label_names)
@@ -111,7 +109,7 @@ def checkpoint_config(
     config['pretrained_cfg'].pop('label_names', None)  # those at the root are read, and fit
     config['architecture'] = architecture
     if portable:
-        config['architecture'] = _PORTABLE
+        config['architecture'] = PORTABLE
         config['model_args'] = {k: v for k, v in config['model_args'].items() if not k.startswith('se_')}
     return config, architecture, se
 

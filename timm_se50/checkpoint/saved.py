@@ -10,9 +10,11 @@ from timm.models import PretrainedCfg
 
 from ..squeeze_excite import SEConfig
 
-__all__ = ['ARCHITECTURES', 'check_saved', 'is_of_other_size', 'parse_config', 'read_config']
+__all__ = ['ARCHITECTURES', 'OURS', 'PORTABLE', 'check_saved', 'is_of_other_size', 'parse_config', 'read_config']
 
-ARCHITECTURES = ('se_resnet50_replace', 'se_resnet50_patch', 'seresnet50')
+OURS = ('se_resnet50_replace', 'se_resnet50_patch')
+PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings, up to factors of two
+ARCHITECTURES = (*OURS, PORTABLE)
 _MAX_BYTES = 1 << 24  # of a config.json; with 21,841 label names it has 1 MB
 _USUAL_CLASSES = 100_000
 # Each with what is expected of it. A size is bounded so that the model's outline, at least, can be made of it.

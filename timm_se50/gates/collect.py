@@ -25,7 +25,7 @@ class BlockGates:
 
     Args:
         name: Of the module, for example 'layer1.0.se'.
-        scale: Upper end of the gate's range: 1 for the paper's gate, 2 for the gate of other positions.
+        scale: Upper end of the gate's range: 1 for the paper's gate, 2 for a neutral one.
         classes: Names of the classes, K of them.
         count: Number of images, (K,).
         mean: Mean gate by class and channel, (K, C).

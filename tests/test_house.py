@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'timm_se50'
-WINGS = ('checkpoint', 'cli', 'gates', 'hub', 'inference', 'memory_efficient')
+WINGS = ('checkpoint', 'cli', 'gates', 'hub', 'inference', 'memory_efficient', 'param_groups')
 CORE = [PACKAGE / f'{name}.py' for name in (
     'squeeze_excite', 'block_weights', 'bottleneck', 'resnets', 'surgery', 'se_resnet50')]
 CORE += (PACKAGE / 'weights').glob('*.py')

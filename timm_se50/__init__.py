@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .checkpoint import CardConfig, save_checkpoint
     from .hub import Pushed, download_checkpoint, pull_from_hub, push_to_hub
     from .memory_efficient import set_memory_efficient
+    from .param_groups import param_groups
 
 __all__ = [
     'CardConfig',
@@ -27,6 +28,7 @@ __all__ = [
     'SEModule',
     'download_checkpoint',
     'map_resnet_weights',
+    'param_groups',
     'patch_blocks_',
     'pull_from_hub',
     'push_to_hub',
@@ -44,6 +46,7 @@ _WINGS = {
     'CardConfig': 'checkpoint',
     'Pushed': 'hub',
     'download_checkpoint': 'hub',
+    'param_groups': 'param_groups',
     'pull_from_hub': 'hub',
     'push_to_hub': 'hub',
     'save_checkpoint': 'checkpoint',

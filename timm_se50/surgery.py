@@ -1,5 +1,6 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -9,7 +10,7 @@ from torchvision.models import resnet as torchvision_resnet
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
 from .resnets import EXPECTED, find_resnets
-from .squeeze_excite import SEConfig, SEModule
+from .squeeze_excite import POSITIONS, SEConfig, SEModule
 from .torch_internals import is_compiled
 
 __all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
@@ -106,7 +107,16 @@ def insert_se_(model: ModelT, config: SEConfig, convert: Callable[[nn.Module], S
         for name, child in holder._modules.items():
             if child in blocks:
                 holder._modules[name] = blocks[child]
+    model.no_weight_decay = partial(_no_weight_decay, getattr(model, 'no_weight_decay', None))  # type: ignore[assignment]
     return model
+
+
+def _no_weight_decay(theirs: Callable[[], Collection[str]] | None) -> set[str]:
+    """What timm's optimizer factory asks a model for: patterns of the names of weights that are not decayed.
+
+    LAMB and LARS scale the step of a decayed weight by its norm, which would keep a zero fc2 where it is.
+    """
+    return {f'*{name}.fc2.weight' for name in POSITIONS.values()} | set(theirs() if theirs else ())
 
 
 def _make_se(block: Bottleneck, reduction: int, position: str, seed: int) -> SEModule:

@@ -91,8 +91,11 @@ def test_new_se_is_neutral_and_stuck():
     blocks = collect_gates(model, [(torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 1]))], ['a', 'b'])
     assert [b.name for b in blocks] == [f'layer2.{i}.se_standard' for i in range(4)]
     assert all((b.mean == 1).all() and (b.overall_std == 0).all() for b in blocks)
-    assert gate_warnings(blocks) == ['All SE modules are stuck: no gate varies between the images, as before training.']
+    stuck, cure = gate_warnings(blocks)
+    assert stuck == 'All SE modules are stuck: no gate varies between the images, as before training.'
+    assert 'param_groups(model, lr, weight_decay, se_lr=10 * lr)' in cure
     assert gate_warnings(blocks[:1])[0].startswith('layer2.0.se_standard: stuck')
+    assert gate_warnings(blocks[:1])[1:] == [cure]
 
 
 def test_gates_of_timms_own_model_are_the_same():

@@ -18,6 +18,7 @@ from timm_se50.cli.main import main
 from timm_se50.gates.collect import BlockGates
 from timm_se50.gates.images import find_images
 from timm_se50.gates.plot import _draw, plot_gates
+from timm_se50.squeeze_excite import LOGIT_SCALE
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +30,7 @@ def checkpoint(tmp_path_factory):
         parameter.data.mul_(0.3)  # so that rounding is not made large by steep gates
     fc2 = model.layer1[0].se_standard.fc2
     fc2.weight.data.zero_()
-    fc2.bias.data.fill_(torch.logit(torch.tensor(0.2)) / 4)
+    fc2.bias.data.fill_(torch.logit(torch.tensor(0.2)) / LOGIT_SCALE)
     folder = tmp_path_factory.mktemp('checkpoint')
     save_for_hf(model, str(folder), safe_serialization=True)
     return str(folder)

@@ -17,6 +17,9 @@ SE_MODULES = (SEModule, SqueezeExcite)
 
 # Both are fractions of the gate's range. A gate's slope at 0.02 is 8% of its steepest.
 STUCK, SATURATED = 1e-3, 0.02
+CURE = (
+    'What frees gates that are stuck: a higher learning rate for SE, param_groups(model, lr, weight_decay, se_lr=10 * lr); '
+    'more steps; no adaptive gradient clipping, weight norm or pruning of fc2 (docs/train.md).')
 
 
 @dataclass(frozen=True)
@@ -178,5 +181,5 @@ def gate_warnings(blocks: Sequence[BlockGates]) -> list[str]:
                 f'{block.name}: stuck, no channel varies between the images (largest standard deviation '
                 f'{spread * block.scale:.1e}, mean gate {block.overall_mean.mean():.3f}), as before training.')
     if len(lines) == len(blocks) > 1 and all(': stuck' in line for line in lines):
-        return ['All SE modules are stuck: no gate varies between the images, as before training.']
-    return lines
+        lines = ['All SE modules are stuck: no gate varies between the images, as before training.']
+    return lines + [CURE] * any('stuck' in line for line in lines)

@@ -1,0 +1,101 @@
+"""What the study found: tables and a picture, from the files of its runs."""
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from .arms import ARMS
+from .data import TASKS
+from .record import Record, measure
+
+__all__ = ['difference', 'write_report']
+
+TITLES = {'solar': 'Solar cells: good or broken, a new head', 'fashion': 'Fashion-MNIST, the task of the source',
+          'digits': "scikit-learn's digits, a new head"}
+CURVES = ('plain', 'se', 'se_fast', 'random', 'composer')
+
+
+def write_report(folder: Path) -> None:
+    """Write study.md and study.png beside the folder study/ of the runs."""
+    records = {}
+    for task in TASKS:
+        path = folder / 'study' / f'{task}.json'
+        if path.exists():
+            data = json.loads(path.read_text())
+            records[task] = Record(path, data['settings'], data['machine'])
+    (folder / 'study.md').write_text('\n'.join(_tables(records)) + '\n')
+    _plot(records, folder / 'study.png')
+
+
+def difference(values: dict[int, float], base: dict[int, float]) -> tuple[float, float] | None:
+    """Mean difference over the seeds that both have, and its standard error; None with fewer than two seeds."""
+    pairs = [values[s] - base[s] for s in values.keys() & base.keys()]
+    return (mean(pairs), stdev(pairs) / len(pairs) ** 0.5) if len(pairs) > 1 else None
+
+
+def _tables(records: dict[str, Record]) -> Iterator[str]:
+    for task, record in records.items():
+        settings = record.data['settings']
+        seeds = settings['seeds']
+        score = 'AUROC' if task == 'solar' else 'accuracy'
+        train, val, test = settings['images']
+        yield from (f'**{TITLES[task]}** ({settings["size"]} px, {settings["steps"]:,} steps of {settings["batch_size"]}; '
+                    f'{train:,} images to train on, {val:,} to choose by, {test:,} to test)', '')
+        for optimizer in settings['learning_rates']:
+            if not record.arms(optimizer):
+                continue
+            for fresh in (False, True):
+                chosen = range(seeds, 2 * seeds) if fresh else range(seeds)
+                rows = [row for arm in record.arms(optimizer) if (row := _row(record, optimizer, arm, chosen))]
+                if rows:
+                    yield f'{optimizer}{", fresh seeds" if fresh else ""}:'
+                    yield from ('', f'| arm | lr | n | gate spread | test {score}, % | minus plain | minus plain, equal compute |',
+                                '| --- | --- | --- | --- | --- | --- | --- |', *rows, '')
+
+
+def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str | None:
+    def tested(name):
+        if name not in record.arms(optimizer):
+            return {}
+        return {s: measure(r['test']) for s, r in record.seeds(optimizer, name).items() if s in seeds}
+
+    values = tested(arm)
+    if not values:
+        return None
+    spreads = [r['spread'] for s, r in record.seeds(optimizer, arm).items() if s in seeds and r['spread'] is not None]
+    cells = [
+        ARMS[arm].title, f'{record.best_lr(optimizer, arm):g}', str(len(values)),
+        f'{mean(spreads):.3f}' if spreads else '',
+        f'{mean(values.values()):.2f}' + (f' ± {stdev(values.values()):.2f}' if len(values) > 1 else ''),
+        *(_difference(difference(values, tested(base))) if arm != base else '' for base in ('plain', 'plain_longer'))]
+    return f'| {" | ".join(cells)} |'
+
+
+def _difference(found: tuple[float, float] | None) -> str:
+    if found is None:
+        return ''
+    text = f'{found[0]:+.2f} ± {found[1]:.2f}'
+    return f'**{text}**' if abs(found[0]) > 2 * found[1] else text
+
+
+def _plot(records: dict[str, Record], path: Path) -> None:
+    import matplotlib
+    matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, len(records), figsize=(5.5 * len(records), 4.6), squeeze=False, layout='constrained')
+    for axis, (task, record) in zip(axes[0], records.items(), strict=True):
+        optimizer = next(iter(record.data['settings']['learning_rates']))
+        for i, arm in enumerate(CURVES):
+            if arm in record.arms(optimizer):
+                curves = [r['curve'] for r in record.seeds(optimizer, arm).values()]
+                steps = list(curves[0])
+                by_step = [[curve[s] for curve in curves] for s in steps]
+                axis.plot(list(map(mean, by_step)), marker='o', markersize=3, color=f'C{i}', label=ARMS[arm].title)
+                axis.fill_between(range(len(steps)), list(map(min, by_step)), list(map(max, by_step)), alpha=0.2,
+                                  color=f'C{i}', lw=0)
+                axis.set(title=TITLES[task], xlabel='step', xticks=range(len(steps)), xticklabels=steps)
+        axis.grid(alpha=0.3)
+    axes[0][0].set(ylabel='test accuracy, %')
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize='small')
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,78 @@
+"""What was run: one file for each task, written after every run."""
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from .arms import ARMS
+
+__all__ = ['Key', 'Record', 'measure']
+
+
+class Key(NamedTuple):
+    optimizer: str
+    arm: str
+    lr: float
+    seed: int
+
+
+def measure(scores: Mapping[str, float]) -> float:
+    """What an arm is judged by: AUROC where there is one (two unbalanced classes), else accuracy; in percent."""
+    return scores.get('auroc', scores['accuracy'])
+
+
+class Record:
+    """The runs of one task.
+
+    Args:
+        path: Of the file, which is read if it is there.
+        settings: What all runs have in common.
+        machine: What they are run on.
+
+    Raises:
+        SystemExit: The file is of other settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], machine: Mapping[str, Any]):
+        self.path = path
+        self.data: dict[str, Any] = {'settings': json.loads(json.dumps(settings)), 'machine': dict(machine), 'runs': []}
+        if path.exists():
+            found = json.loads(path.read_text())
+            if found['settings'] != self.data['settings']:
+                raise SystemExit(f'{path} is of other settings: {found["settings"]}, asked for {self.data["settings"]}. '
+                                 'Start with the same to go on with it, or name another folder by -o.')
+            self.data = found
+        self.runs: dict[Key, dict] = {Key(*(r[k] for k in Key._fields)): r for r in self.data['runs']}
+
+    def missing(self, keys: Iterable[Key]) -> Iterator[Key]:
+        return (key for key in keys if key not in self.runs)
+
+    def add(self, key: Key, result: Mapping[str, Any]) -> None:
+        self.runs[key] = {**key._asdict(), **result}
+        self.data['runs'] = list(self.runs.values())
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix('.part')
+        part.write_text(json.dumps(self.data, indent=1) + '\n')
+        os.replace(part, self.path)
+
+    def best_lr(self, optimizer: str, arm: str) -> float:
+        """The learning rate of the grid that did best on the validation part, with seed 0."""
+        tried = {k.lr: measure(r['val']) for k, r in self.runs.items() if k[:2] == (optimizer, arm) and k.seed == 0}
+        return max(tried, key=lambda lr: tried[lr])
+
+    def seeds(self, optimizer: str, arm: str) -> dict[int, dict]:
+        """The runs of an arm at its best learning rate, by seed."""
+        lr = self.best_lr(optimizer, arm)
+        return {k.seed: r for k, r in self.runs.items() if k[:3] == (optimizer, arm, lr)}
+
+    def arms(self, optimizer: str) -> list[str]:
+        """The arms that have been run."""
+        return [arm for arm in ARMS if any(k[:2] == (optimizer, arm) for k in self.runs)]
+
+    def winner(self, optimizer: str, seeds: int) -> str:
+        """The arm with our SE that did best on the validation part, over the first `seeds` seeds."""
+        return max(
+            (arm for arm in self.arms(optimizer) if ARMS[arm].ours),
+            key=lambda arm: mean(measure(r['val']) for s, r in self.seeds(optimizer, arm).items() if s < seeds))

@@ -1,0 +1,109 @@
+"""Does SE pay? One trained ResNet, several ways to go on from it, on real images; see docs/study.md.
+
+    python benchmarks/study.py                                          # the small network, on a CPU
+    python benchmarks/study.py --tasks digits --optimizers sgd          # a part of it
+    python benchmarks/study.py --device cuda --layers 3 4 6 3 --width 1 --size 96   # ResNet-50 itself, on a GPU
+
+The source is trained on Fashion-MNIST; from it every arm of studies/arms.py goes on, on every task. Each arm chooses its
+learning rate from the same grid by the validation part (seed 0), then runs on the other seeds; what did best on the
+validation part is run again on fresh seeds, beside plain. Writes study/TASK.json, and study.md and study.png, to
+benchmarks/results/. Each run is kept as soon as it is done: started again with the same settings, it goes on where it
+was cut. Images: `apt-get install dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer
+needs `pip install mosaicml`, and is left out, and named as such, without it.
+"""
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+from common import RESULTS, machine
+from studies.arms import ARMS, Source, has_composer, make_arm
+from studies.data import FASHION, TASKS, Task
+from studies.earned import write_report
+from studies.record import Key, Record
+from studies.train import OPTIMIZERS, Recipe, scores, train
+
+SIZES = {'solar': 96, 'fashion': 32, 'digits': 32}
+LEARNING_RATES = {'sgd': (0.02, 0.06, 0.2), 'adamw': (3e-4, 1e-3, 3e-3)}
+
+
+def main() -> None:
+    args = _parse()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    network = {'layers': tuple(args.layers), 'channels': tuple(int(args.width * c) for c in (64, 128, 256, 512))}
+    for name in args.tasks:
+        task = TASKS[name](args.size or SIZES[name], args.data)
+        record = Record(args.output / 'study' / f'{name}.json', {
+            'network': network, 'size': task.train[0].shape[-1], 'steps': args.steps, 'batch_size': args.batch_size,
+            'source_steps': args.source_steps, 'seeds': args.seeds, 'learning_rates': LEARNING_RATES,
+            'images': [len(part[1]) for part in (task.train, task.val, task.test)]}, machine())
+        source = _source(args, network, device)
+        for key in _plan(record, args):
+            arm = ARMS[key.arm]
+            recipe = Recipe(
+                key.optimizer, key.lr, round(args.steps * arm.steps), args.batch_size, args.amp, arm.se_lr)
+            model = make_arm(key.arm, source, key.seed, None if name == 'fashion' else len(task.classes))
+            record.add(key, train(model, task, recipe, key.seed, device, f'{name}: {key}'))
+            write_report(args.output)
+    print((args.output / 'study.md').read_text())
+
+
+def _plan(record: Record, args: argparse.Namespace) -> Iterator[Key]:
+    """What is left to run, in order; what comes later depends on what came out."""
+    left_out = () if has_composer() else ('composer',)
+    main_arms = [a for a in ARMS if ARMS[a].main]
+    others = [a for a in ARMS if not ARMS[a].main and a not in left_out] if args.all_arms else []
+    for optimizer, arms in (*((o, main_arms) for o in args.optimizers), (args.optimizers[0], others)):
+        for arm in arms:
+            yield from record.missing(Key(optimizer, arm, lr, 0) for lr in LEARNING_RATES[optimizer])
+        for seed in range(1, args.seeds):
+            yield from record.missing(Key(optimizer, arm, record.best_lr(optimizer, arm), seed) for arm in arms)
+    for optimizer in args.optimizers:
+        for seed in range(args.seeds, 2 * args.seeds):
+            yield from record.missing(
+                Key(optimizer, arm, record.best_lr(optimizer, arm), seed)
+                for arm in ('plain', 'plain_longer', record.winner(optimizer, args.seeds)))
+
+
+def _source(args: argparse.Namespace, network: dict, device: torch.device) -> Source:
+    """The trained ResNet, trained here unless it was before."""
+    path = args.work / f'source-{args.source_steps}-{"-".join(map(str, (*network["layers"], *network["channels"])))}'
+    path = path.with_suffix('.safetensors')
+    if not path.exists():
+        task: Task = TASKS['fashion'](args.size or SIZES['fashion'], args.data)
+        torch.manual_seed(0)
+        model = timm.create_model('resnet50', num_classes=10, **network).to(memory_format=torch.channels_last)
+        train(model, task, Recipe('sgd', 0.1, args.source_steps, 64, args.amp), 1000, device, 'source')
+        print('source:', scores(model, task, task.test, args.amp, device))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, path)
+    return Source(safetensors.torch.load_file(path), network | {'num_classes': 10})
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--tasks', nargs='+', choices=list(TASKS), default=list(TASKS))
+    parser.add_argument('--optimizers', nargs='+', choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
+    parser.add_argument('--all-arms', action=argparse.BooleanOptionalAction, default=True,
+                        help='also the arms that run with the first optimizer only')
+    parser.add_argument('--layers', type=int, nargs=4, default=[2, 2, 2, 2], help='blocks by stage; ResNet-26 (%(default)s)')
+    parser.add_argument('--width', type=float, default=0.25, help="times a ResNet-50's channels (%(default)s)")
+    parser.add_argument('--size', type=int, help=f'pixels, of all tasks; by default {SIZES}')
+    parser.add_argument('--steps', type=int, default=1000)
+    parser.add_argument('--source-steps', type=int, default=1500)
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--seeds', type=int, default=5)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=True, help='bfloat16 autocast')
+    parser.add_argument('--data', type=Path, default=FASHION, help='folder of the .gz files of Fashion-MNIST (%(default)s)')
+    parser.add_argument('-o', '--output', type=Path, default=RESULTS, help='folder for the results')
+    parser.add_argument('--work', type=Path, default=Path(__file__).parents[1] / 'build' / 'study', help='folder for weights')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,1 +1,0 @@
-"""What warm_start.py is made of."""

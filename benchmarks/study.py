@@ -4,9 +4,9 @@
     python benchmarks/study.py --tasks digits --optimizers sgd          # a part of it
     python benchmarks/study.py --device cuda --layers 3 4 6 3 --width 1 --size 96   # ResNet-50 itself, on a GPU
 
-The source is trained on Fashion-MNIST; from it every arm of studies/arms.py goes on, on every task. Each arm chooses its
-learning rate from the same grid by the validation part (seed 0), then runs on the other seeds; what did best on the
-validation part is run again on fresh seeds, beside plain. Writes study/TASK.json, and study.md and study.png, to
+The source is trained on Fashion-MNIST; from it every arm of studies/arms.py goes on, on every task. Each arm chooses
+its learning rate from the same grid by the validation part (seed 0), then runs on the other seeds; what did best on
+the validation part is run again on fresh seeds, beside plain. Writes study/TASK.json, and study.md and study.png, to
 benchmarks/results/. Each run is kept as soon as it is done: started again with the same settings, it goes on where it
 was cut. Images: `apt-get install dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer
 needs `pip install mosaicml`, and is left out, and named as such, without it.
@@ -89,7 +89,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--optimizers', nargs='+', choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
     parser.add_argument('--all-arms', action=argparse.BooleanOptionalAction, default=True,
                         help='also the arms that run with the first optimizer only')
-    parser.add_argument('--layers', type=int, nargs=4, default=[2, 2, 2, 2], help='blocks by stage; ResNet-26 (%(default)s)')
+    parser.add_argument('--layers', type=int, nargs=4, default=[2, 2, 2, 2],
+                        help='blocks by stage (%(default)s: ResNet-26)')
     parser.add_argument('--width', type=float, default=0.25, help="times a ResNet-50's channels (%(default)s)")
     parser.add_argument('--size', type=int, help=f'pixels, of all tasks; by default {SIZES}')
     parser.add_argument('--steps', type=int, default=1000)
@@ -99,9 +100,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--amp', action=argparse.BooleanOptionalAction, default=True, help='bfloat16 autocast')
-    parser.add_argument('--data', type=Path, default=FASHION, help='folder of the .gz files of Fashion-MNIST (%(default)s)')
+    parser.add_argument('--data', type=Path, default=FASHION,
+                        help='folder of the .gz files of Fashion-MNIST (%(default)s)')
     parser.add_argument('-o', '--output', type=Path, default=RESULTS, help='folder for the results')
-    parser.add_argument('--work', type=Path, default=Path(__file__).parents[1] / 'build' / 'study', help='folder for weights')
+    parser.add_argument('--work', type=Path, default=Path(__file__).parents[1] / 'build' / 'study',
+                        help='folder for weights')
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The tasks: photographs of solar cells, Fashion-MNIST, scikit-learn's digits. Real images, none of them copied here."""
+"""The tasks: photographs of solar cells, Fashion-MNIST, scikit-learn's digits; none of the images is copied here."""
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +64,8 @@ def digits(size: int, folder: Path) -> Task:
     data = load_digits()
     images = _resize(torch.from_numpy(data.images).float() / 16, size)
     kind = torch.arange(len(images)) % 8
-    return _split('digits', images, torch.from_numpy(data.target).long(), test=kind % 4 == 3, val=kind == 0, classes=tuple('0123456789'))
+    labels = torch.from_numpy(data.target).long()
+    return _split('digits', images, labels, kind, classes=tuple('0123456789'))
 
 
 def solar(size: int, folder: Path) -> Task:
@@ -72,16 +73,23 @@ def solar(size: int, folder: Path) -> Task:
     from elpv_dataset.utils import load_dataset
     images, probability, _ = load_dataset()
     kind = torch.from_numpy(np.random.RandomState(0).permutation(len(images))) % 8
-    return _split('solar', _resize(torch.from_numpy(images).float() / 255, size),
-                  torch.from_numpy(np.asarray(probability) >= 0.5).long(), test=kind % 4 == 3, val=kind == 0, classes=('good', 'broken'),
-                  flips=True)
+    labels = torch.from_numpy(np.asarray(probability) >= 0.5).long()
+    return _split('solar', _resize(torch.from_numpy(images).float() / 255, size), labels, kind, ('good', 'broken'), True)
 
 
 TASKS: dict[str, Callable[[int, Path], Task]] = {'solar': solar, 'fashion': fashion, 'digits': digits}
 
 
-def _split(name: str, images: torch.Tensor, labels: torch.Tensor, test: torch.Tensor, val: torch.Tensor,
-           classes: tuple[str, ...], flips: bool = False) -> Task:
+def _split(
+        name: str,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        kind: torch.Tensor,
+        classes: tuple[str, ...],
+        flips: bool = False,
+) -> Task:
+    """A task of images of 8 kinds: two to test, one to choose by, five to train on."""
+    test, val = kind % 4 == 3, kind == 0
     train, val, test = ((images[i], labels[i]) for i in (~(test | val), val, test))
     return Task(name, train, val, test, classes, flips)
 

@@ -39,8 +39,9 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
         seeds = settings['seeds']
         score = 'AUROC' if task == 'solar' else 'accuracy'
         train, val, test = settings['images']
-        yield from (f'**{TITLES[task]}** ({settings["size"]} px, {settings["steps"]:,} steps of {settings["batch_size"]}; '
-                    f'{train:,} images to train on, {val:,} to choose by, {test:,} to test)', '')
+        yield (f'**{TITLES[task]}** ({settings["size"]} px, {settings["steps"]:,} steps of {settings["batch_size"]} images; '
+               f'{train:,} to train on, {val:,} to choose by, {test:,} to test)')
+        yield ''
         for optimizer in settings['learning_rates']:
             if not record.arms(optimizer):
                 continue
@@ -49,8 +50,8 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
                 rows = [row for arm in record.arms(optimizer) if (row := _row(record, optimizer, arm, chosen))]
                 if rows:
                     yield f'{optimizer}{", fresh seeds" if fresh else ""}:'
-                    yield from ('', f'| arm | lr | n | gate spread | test {score}, % | minus plain | minus plain, equal compute |',
-                                '| --- | --- | --- | --- | --- | --- | --- |', *rows, '')
+                    head = ('arm', 'lr', 'n', 'gate spread', f'test {score}, %', 'minus plain', 'minus plain, equal compute')
+                    yield from ('', f'| {" | ".join(head)} |', '| --- ' * len(head) + '|', *rows, '')
 
 
 def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str | None:

@@ -41,8 +41,9 @@ class Record:
         if path.exists():
             found = json.loads(path.read_text())
             if found['settings'] != self.data['settings']:
-                raise SystemExit(f'{path} is of other settings: {found["settings"]}, asked for {self.data["settings"]}. '
-                                 'Start with the same to go on with it, or name another folder by -o.')
+                raise SystemExit(
+                    f'{path} is of other settings: {found["settings"]}, asked for {self.data["settings"]}. '
+                    'Start with the same to go on with it, or name another folder by -o.')
             self.data = found
         self.runs: dict[Key, dict] = {Key(*(r[k] for k in Key._fields)): r for r in self.data['runs']}
 

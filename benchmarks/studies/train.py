@@ -45,8 +45,8 @@ def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch
     """Train a model in place.
 
     Returns:
-        'curve' (test accuracy by step, in percent, from before the first one), 'val' and 'test' (see `scores`), 'spread'
-        (see `gate_spread`), 'loss' (mean of the last tenth), 'seconds' (CPU time of training; wall time on a GPU).
+        'curve' (test accuracy by step, in percent, from before the first one), 'val' and 'test' (see `scores`),
+        'spread' (see `gate_spread`), 'loss' (mean of the last tenth), 'seconds' (CPU time of training; wall time on a GPU).
     """
     model.to(device)
     images, labels = task.train

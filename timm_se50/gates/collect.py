@@ -18,8 +18,8 @@ SE_MODULES = (SEModule, SqueezeExcite)
 # Both are fractions of the gate's range. A gate's slope at 0.02 is 8% of its steepest.
 STUCK, SATURATED = 1e-3, 0.02
 CURE = (
-    'What frees gates that are stuck: a higher learning rate for SE, param_groups(model, lr, weight_decay, se_lr=10 * lr); '
-    'more steps; no adaptive gradient clipping, weight norm or pruning of fc2 (docs/train.md).')
+    'What frees gates that are stuck: a higher learning rate for SE, param_groups(model, lr, weight_decay, '
+    'se_lr=10 * lr); more steps; no adaptive gradient clipping, weight norm or pruning of fc2 (docs/train.md).')
 
 
 @dataclass(frozen=True)

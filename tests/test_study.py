@@ -1,0 +1,96 @@
+"""benchmarks/study.py end to end, a few steps an arm, on digits written as the files of Fashion-MNIST; cut and resumed."""
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from studies.arms import ARMS
+from studies.earned import difference
+from studies.record import Key, Record
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """A folder of the four files, with 8 px digits in the middle of 28 px images."""
+    folder = tmp_path_factory.mktemp('data')
+    digits = load_digits()
+    pixels = np.pad((digits.images * 15).astype(np.uint8), ((0, 0), (10, 10), (10, 10)))
+    for name, part in (('train', slice(0, 200)), ('t10k', slice(200, 300))):
+        for kind, values in (('images-idx3', pixels[part]), ('labels-idx1', digits.target[part].astype(np.uint8))):
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, '>i4').tobytes()
+            (folder / f'{name}-{kind}-ubyte.gz').write_bytes(gzip.compress(header + values.tobytes()))
+    return folder
+
+
+def _run(images, folder, *args):
+    command = [
+        sys.executable, ROOT / 'benchmarks' / 'study.py', '--data', images, '-o', folder / 'results', '--work',
+        folder / 'work', '--layers', '1', '1', '1', '1', '--source-steps', '2', '--steps', '2', '--seeds', '2',
+        '--batch-size', '4', '--tasks', 'fashion', '--optimizers', 'sgd', *args]
+    return subprocess.run(list(map(str, command)), env={'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+                          capture_output=True, text=True, check=False)
+
+
+def test_study_end_to_end_cut_and_resumed(images, tmp_path):
+    done = _run(images, tmp_path, '--no-all-arms')
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / 'results' / 'study' / 'fashion.json'
+    study = json.loads(path.read_text())
+    runs = {Key(*(r[k] for k in Key._fields)): r for r in study['runs']}
+    arms = [a for a in ARMS if ARMS[a].main]
+    assert len(runs) == len(arms) * (3 + 1) + 3 * 2  # a grid of three, the second seed, and the fresh ones
+    for lr in (0.02, 0.06, 0.2):
+        plain, se, longer = (runs[Key('sgd', a, lr, 0)] for a in ('plain', 'se', 'plain_longer'))
+        assert se['curve']['0'] == plain['curve']['0']  # the function is the source's
+        assert plain['spread'] is None
+        assert se['spread'] > 0
+        assert list(longer['curve'])[-1] == '2'  # 1.25 times the steps, rounded
+    report = (tmp_path / 'results' / 'study.md').read_text()
+    assert report.count('| SE as it comes |') + report.count('| SE, its learning rate 10 times |') == 3
+    assert 'sgd, fresh seeds:' in report
+    assert (tmp_path / 'results' / 'study.png').read_bytes().startswith(b'\x89PNG')
+
+    last = study['runs'].pop()
+    path.write_text(json.dumps(study))
+    assert _run(images, tmp_path, '--no-all-arms').returncode == 0
+    again = json.loads(path.read_text())['runs']
+    assert len(again) == len(runs)
+    assert {k: v for k, v in again[-1].items() if k != 'seconds'} == {k: v for k, v in last.items() if k != 'seconds'}
+
+    other = _run(images, tmp_path, '--steps', '3')
+    assert other.returncode == 1
+    assert 'is of other settings' in other.stderr
+    assert len(json.loads(path.read_text())['runs']) == len(runs)
+
+
+def test_learning_rate_and_winner_are_chosen_by_the_validation_part(tmp_path):
+    record = Record(tmp_path / 'x.json', {}, {})
+    for arm, lr, val, test in (('se', 0.1, 70.0, 99.0), ('se', 0.2, 80.0, 50.0), ('se_fast', 0.1, 75.0, 90.0),
+                               ('plain', 0.1, 95.0, 95.0)):
+        record.add(Key('sgd', arm, lr, 0), {'val': {'accuracy': val}, 'test': {'accuracy': test}})
+    assert record.best_lr('sgd', 'se') == 0.2
+    assert record.winner('sgd', 5) == 'se'  # plain is none of ours
+    assert Record(tmp_path / 'x.json', {}, {}).runs == record.runs
+
+
+def test_difference():
+    mean, error = difference({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 1.0, 3: 0.0})
+    assert (mean, error) == (3.0, 1.0)  # 2 and 4: their deviation, the root of 2, by the root of 2
+    assert difference({0: 1.0}, {0: 1.0}) is None
+
+
+def test_missing_images_are_named(tmp_path):
+    done = _run(tmp_path / 'none', tmp_path)
+    assert done.returncode == 1
+    assert 'apt-get install dataset-fashion-mnist' in done.stderr
+
+
+def test_the_documentation_shows_the_results_in_the_repository():
+    results = (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
+    assert results in (ROOT / 'docs' / 'study.md').read_text()

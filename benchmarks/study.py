@@ -15,15 +15,14 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import safetensors.torch
-import timm
 import torch
 from common import RESULTS, machine
-from studies.arms import ARMS, Source, has_composer, make_arm
-from studies.data import FASHION, TASKS, Task
+from studies.arms import ARMS, has_composer, make_arm
+from studies.data import FASHION, TASKS
 from studies.earned import write_report
 from studies.record import Key, Record
-from studies.train import OPTIMIZERS, Recipe, scores, train
+from studies.source import load_source
+from studies.train import OPTIMIZERS, Recipe, train
 
 SIZES = {'solar': 96, 'fashion': 32, 'digits': 32}
 LEARNING_RATES = {'sgd': (0.02, 0.06, 0.2), 'adamw': (3e-4, 1e-3, 3e-3)}
@@ -40,7 +39,8 @@ def main() -> None:
             'network': network, 'size': task.train[0].shape[-1], 'steps': args.steps, 'batch_size': args.batch_size,
             'source_steps': args.source_steps, 'seeds': args.seeds, 'learning_rates': LEARNING_RATES,
             'images': [len(part[1]) for part in (task.train, task.val, task.test)]}, machine())
-        source = _source(args, network, device)
+        of_source = TASKS['fashion'](args.size or SIZES['fashion'], args.data)
+        source = load_source(args.work, network, of_source, args.source_steps, args.amp, device)
         for key in _plan(record, args):
             arm = ARMS[key.arm]
             recipe = Recipe(
@@ -53,42 +53,27 @@ def main() -> None:
 
 def _plan(record: Record, args: argparse.Namespace) -> Iterator[Key]:
     """What is left to run, in order; what comes later depends on what came out."""
-    left_out = () if has_composer() else ('composer',)
-    main_arms = [a for a in ARMS if ARMS[a].main]
-    others = [a for a in ARMS if not ARMS[a].main and a not in left_out] if args.all_arms else []
-    for optimizer, arms in (*((o, main_arms) for o in args.optimizers), (args.optimizers[0], others)):
+    arms = [a for a in ARMS if a in args.arms and (a != 'composer' or has_composer())]
+    main, others = ([a for a in arms if ARMS[a].main == kind] for kind in (True, False))
+    for optimizer, arms in (*((o, main) for o in args.optimizers), (args.optimizers[0], others)):
         for arm in arms:
             yield from record.missing(Key(optimizer, arm, lr, 0) for lr in LEARNING_RATES[optimizer])
         for seed in range(1, args.seeds):
             yield from record.missing(Key(optimizer, arm, record.best_lr(optimizer, arm), seed) for arm in arms)
-    for optimizer in args.optimizers:
-        for seed in range(args.seeds, 2 * args.seeds):
-            yield from record.missing(
-                Key(optimizer, arm, record.best_lr(optimizer, arm), seed)
-                for arm in ('plain', 'plain_longer', record.winner(optimizer, args.seeds)))
-
-
-def _source(args: argparse.Namespace, network: dict, device: torch.device) -> Source:
-    """The trained ResNet, trained here unless it was before."""
-    path = args.work / f'source-{args.source_steps}-{"-".join(map(str, (*network["layers"], *network["channels"])))}'
-    path = path.with_suffix('.safetensors')
-    if not path.exists():
-        task: Task = TASKS['fashion'](args.size or SIZES['fashion'], args.data)
-        torch.manual_seed(0)
-        model = timm.create_model('resnet50', num_classes=10, **network).to(memory_format=torch.channels_last)
-        train(model, task, Recipe('sgd', 0.1, args.source_steps, 64, args.amp), 1000, device, 'source')
-        print('source:', scores(model, task, task.test, args.amp, device))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, path)
-    return Source(safetensors.torch.load_file(path), network | {'num_classes': 10})
+    if {'plain', 'plain_longer', 'se'} <= set(main):
+        for optimizer in args.optimizers:
+            for seed in range(args.seeds, 2 * args.seeds):
+                yield from record.missing(
+                    Key(optimizer, arm, record.best_lr(optimizer, arm), seed)
+                    for arm in ('plain', 'plain_longer', record.winner(optimizer, args.seeds)))
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--tasks', nargs='+', choices=list(TASKS), default=list(TASKS))
     parser.add_argument('--optimizers', nargs='+', choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
-    parser.add_argument('--all-arms', action=argparse.BooleanOptionalAction, default=True,
-                        help='also the arms that run with the first optimizer only')
+    parser.add_argument('--arms', nargs='+', choices=list(ARMS), default=list(ARMS),
+                        help='all by default; those that are not the main ones run with the first optimizer only')
     parser.add_argument('--layers', type=int, nargs=4, default=[2, 2, 2, 2],
                         help='blocks by stage (%(default)s: ResNet-26)')
     parser.add_argument('--width', type=float, default=0.25, help="times a ResNet-50's channels (%(default)s)")

@@ -74,7 +74,8 @@ def solar(size: int, folder: Path) -> Task:
     images, probability, _ = load_dataset()
     kind = torch.from_numpy(np.random.RandomState(0).permutation(len(images))) % 8
     labels = torch.from_numpy(np.asarray(probability) >= 0.5).long()
-    return _split('solar', _resize(torch.from_numpy(images).float() / 255, size), labels, kind, ('good', 'broken'), True)
+    images = _resize(torch.from_numpy(images).float() / 255, size)
+    return _split('solar', images, labels, kind, ('good', 'broken'), flips=True)
 
 
 TASKS: dict[str, Callable[[int, Path], Task]] = {'solar': solar, 'fashion': fashion, 'digits': digits}

@@ -39,7 +39,7 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
         seeds = settings['seeds']
         score = 'AUROC' if task == 'solar' else 'accuracy'
         train, val, test = settings['images']
-        yield (f'**{TITLES[task]}** ({settings["size"]} px, {settings["steps"]:,} steps of {settings["batch_size"]} images; '
+        yield (f'**{TITLES[task]}** ({settings["size"]} px, {settings["steps"]:,} steps of {settings["batch_size"]}; '
                f'{train:,} to train on, {val:,} to choose by, {test:,} to test)')
         yield ''
         for optimizer in settings['learning_rates']:
@@ -50,7 +50,8 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
                 rows = [row for arm in record.arms(optimizer) if (row := _row(record, optimizer, arm, chosen))]
                 if rows:
                     yield f'{optimizer}{", fresh seeds" if fresh else ""}:'
-                    head = ('arm', 'lr', 'n', 'gate spread', f'test {score}, %', 'minus plain', 'minus plain, equal compute')
+                    head = ('arm', 'lr', 'n', 'gate spread', f'test {score}, %', 'minus plain',
+                            'minus plain, equal compute')
                     yield from ('', f'| {" | ".join(head)} |', '| --- ' * len(head) + '|', *rows, '')
 
 

@@ -46,7 +46,8 @@ def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch
 
     Returns:
         'curve' (test accuracy by step, in percent, from before the first one), 'val' and 'test' (see `scores`),
-        'spread' (see `gate_spread`), 'loss' (mean of the last tenth), 'seconds' (CPU time of training; wall time on a GPU).
+        'spread' (see `gate_spread`), 'loss' (mean of the last tenth of the steps), 'seconds' (of training: CPU time, on
+        a GPU wall time).
     """
     model.to(device)
     images, labels = task.train

@@ -2,9 +2,9 @@
 
     python benchmarks/gate_picture.py
 
-goes on from the source of study.py (and trains it, unless that was done) with SE for --steps steps, saves the model as a
-checkpoint folder and test images as PNG by class, both below build/study/, and runs on them what `timm-se50 gates` runs.
-Writes gates.png and gates.md to benchmarks/results/. A trained model is not trained again.
+goes on from the source of study.py (and trains it, unless that was done) with SE for --steps steps, saves the model as
+a checkpoint folder and test images as PNG by class, both below build/study/, and runs on them what `timm-se50 gates`
+runs. Writes gates.png and gates.md to benchmarks/results/. A trained model is not trained again.
 """
 import argparse
 import shutil

@@ -7,7 +7,9 @@ import torch
 
 import timm_se50
 
-ROUTES = ('replace', 'patch')
+INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}  # the public function of each route
+ROUTES = tuple(INSERT)
+NARROW = dict(channels=(16, 32, 64, 128))  # with all the keys of timm's resnet50, 2 million parameters
 
 
 def settle_(model: torch.nn.Module) -> torch.nn.Module:

@@ -6,13 +6,11 @@ import pickle
 import networks
 import pytest
 import torch
-from helpers import ROUTES, changed, shake_
-from networks import DEEP_NETWORKS, ECOSYSTEM_NETWORKS, NETWORKS, SLOW_NETWORKS, assert_equal, losses, predict
+from helpers import INSERT, ROUTES, changed, shake_
+from networks import DEEP_NETWORKS, ECOSYSTEM_NETWORKS, MORE_NETWORKS, NETWORKS, assert_equal, losses, predict
 
 import timm_se50
 from timm_se50 import SEBasicBlock, SEBottleneck, SEModule, se_parameters, set_memory_efficient
-
-INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}
 
 
 class Case:
@@ -26,9 +24,9 @@ class Case:
 
 
 CASES = [
-    *NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS),
+    *NETWORKS, *(pytest.param(name, marks=pytest.mark.thorough) for name in MORE_NETWORKS),
     *(pytest.param(name, marks=pytest.mark.ecosystem) for name in ECOSYSTEM_NETWORKS)]
-DEEP_CASES = [pytest.param(name, marks=pytest.mark.slow) for name in DEEP_NETWORKS]
+DEEP_CASES = [pytest.param(name, marks=pytest.mark.thorough) for name in DEEP_NETWORKS]
 
 
 @pytest.fixture(scope='module', params=CASES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import timm
-from helpers import pip
+from helpers import in_forks, pip
 
 from timm_se50.cli.doctor import diagnose
 
@@ -76,19 +76,8 @@ assert {{type(timm.create_model(m)).__module__ for m in {MODELS}}} == {{'timm_se
 
 
 def test_known_after_torch(python):
-    """Each in a fork, since an import of torch takes seconds."""
-    assert python('-W', 'error', '-c', f"""
-import os, torch, torchvision, huggingface_hub, warnings
-for name, code in {AFTER_TORCH!r}.items():
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning)  # a fork beside the threads of torch
-        pid = os.fork()
-    if pid:
-        assert os.waitpid(pid, 0)[1] == 0, name
-    else:
-        exec(code)
-        os._exit(0)
-""") == ''
+    first = 'import torch, torchvision, torchvision.models, huggingface_hub'
+    assert python('-W', 'error', '-c', in_forks(first, AFTER_TORCH)) == ''
 
 
 @thorough

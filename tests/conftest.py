@@ -1,6 +1,6 @@
 """What the tests share: a plain ResNet-50 to compare with, its checkpoint, and images.
 
-It is a quarter as wide as the real one, with the same blocks, keys and strides. The same in its real width goes by
+It is narrower than the real one, with the same blocks, keys and strides. The same in its real width goes by
 names that end in 50, for what turns on its size.
 """
 import copy

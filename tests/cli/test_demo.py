@@ -20,7 +20,7 @@ def test_the_digits_are_real_and_held_out():
 
 
 def test_training_learns_and_its_curve_is_the_accuracy():
-    """On a narrow ResNet-18, which is a fiftieth of the work."""
+    """On a narrow ResNet-18, which is a small part of the work."""
     digits = load_digits(0)
     torch.manual_seed(0)
     model = timm.create_model('resnet18', num_classes=10, **NARROW)

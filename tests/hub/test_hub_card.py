@@ -148,7 +148,7 @@ def test_results_that_do_not_say_enough(change, message):
 def test_snippets_are_for_who_reads_them(client, server):
     code = """
 plain = timm_se50.push_to_hub(model, 'ann/x', dry_run=True).card
-model = timm.create_model('se_resnet50_replace', num_classes=3, channels=(16, 32, 64, 128))
+model = timm.create_model('se_resnet50_replace', num_classes=3, channels=(32, 32, 64, 128))
 out = [plain, timm_se50.push_to_hub(model, 'ann/x', dry_run=True, portable=True).card]
 """
     plain, portable = client.good(code)

@@ -29,7 +29,8 @@ def check_cache(cache, right=None):
 OVERCOME = {
     'cut in the middle, FIN': [Fault('get_lfs', 'fin', after=12 * MB)],
     'cut in the middle, RST': [Fault('get_lfs', 'rst', after=12 * MB)],
-    'cut again and again': [Fault('get_lfs', 'fin', after=12 * MB, times=2), Fault('get_lfs', 'rst', after=MB)],
+    'cut again and again': [
+        Fault('get_lfs', 'fin', after=12 * MB), Fault('get_lfs', 'fin', after=MB), Fault('get_lfs', 'rst', after=MB)],
     'truncated': [Fault('get_lfs', 'truncate', after=10 * MB)],
     'weights flipped': [Fault('get_lfs', 'flip')],
     'config flipped': [Fault('get', 'flip', path='config.json')],
@@ -57,8 +58,11 @@ REFUSED = {
         Fault('get_lfs', 'flip', times=100), r'model\.safetensors of \S+ at \w+ is damaged: its hash is .* states'),
     'config always flipped': (Fault('get', 'flip', times=100, path='config'), r'config\.json of \S+ at .* is damaged'),
     'always 503': (Fault('get_lfs', 'status', times=100), 'answered 503 again and again; try later'),
-    'always RST': (Fault('get_lfs', 'rst', times=100, after=MB), r'The connection to http://127\S+ failed \(Read'),
-    'always FIN': (Fault('get_lfs', 'fin', times=100), r'The connection to http://127\S+ failed \(RemoteProtocol'),
+    # the error has one name in httpx and another in requests
+    'always RST': (
+        Fault('get_lfs', 'rst', times=100, after=MB), r'connection to http://127\S+ failed \((Read|ChunkedEncoding)'),
+    'always FIN': (
+        Fault('get_lfs', 'fin', times=100), r'connection to http://127\S+ failed \((RemoteProtocol|ChunkedEncoding)'),
     'never an end': (
         Fault('get_lfs', 'restart', times=100, after=11 * MB), r'model\.safetensors: the server sent more than twice'),
     'always too short': (

@@ -179,7 +179,7 @@ def test_se_of_another_repository_is_not_taken_for_a_plain_network(route, plain_
     before = copy.deepcopy(model.state_dict())
     weights = dict(plain_weights)
     for i, depth in enumerate((3, 4, 6, 3), 1):
-        weights |= {f'layer{i}.{j}.{name}.weight': torch.zeros(4, 32 * 2 ** i, 1, 1) for j in range(depth)}
+        weights |= {f'layer{i}.{j}.{name}.weight': torch.zeros(4, 64 * 2 ** i, 1, 1) for j in range(depth)}
     said = "se_position='post'" if name.startswith('se_post') else 'another attention, or SE in another form'
     with pytest.raises(RuntimeError, match=rf"'layer1\.0\.{name}\.weight' is no key of the model.*{said}"):
         model.load_state_dict(weights)

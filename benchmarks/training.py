@@ -41,7 +41,8 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[torch.nn.Module], tor
     def pack(tensor):
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
-        return tensor  # kept by the graph, so that no address is used twice
+        # kept by the graph, so that no address is used twice; the tensor itself would be a circle that nothing collects
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = forward(model)

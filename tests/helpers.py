@@ -7,7 +7,9 @@ import torch
 
 import timm_se50
 
-ROUTES = ('replace', 'patch')
+INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}  # the public function of each route
+ROUTES = tuple(INSERT)
+NARROW = dict(channels=(32, 32, 64, 128))  # all the keys of timm's resnet50 and a twelfth of its numbers
 
 
 def settle_(model: torch.nn.Module) -> torch.nn.Module:
@@ -53,3 +55,26 @@ def cached_repo(cache: Path, name: str) -> Path:
 def pip(command: str, *args) -> None:
     """Run pip on what is given and on none of its dependencies."""
     subprocess.run([sys.executable, '-m', 'pip', command, '-q', '--no-deps', *map(str, args)], check=True)
+
+
+def in_forks(first: str, cases: dict[str, str]) -> str:
+    """Code that runs `first` and then each case in a fork, since an import of torch and timm takes seconds."""
+    return f'''
+import os, traceback, warnings
+{first}
+failed = []
+for name, code in {cases!r}.items():
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)  # that torch has threads, from Python 3.12 on
+        pid = os.fork()
+    if pid:
+        failed += [name] if os.waitpid(pid, 0)[1] else []
+        continue
+    try:
+        exec(code, {{'__name__': '__main__'}})
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+assert not failed, failed
+'''

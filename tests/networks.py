@@ -53,7 +53,7 @@ NETWORKS = {
         **DETECTOR, score_thresh=0.0, detections_per_img=5, topk_candidates=50),
     'deeplabv3_resnet50': segmenter(segmentation.deeplabv3_resnet50),
 }
-SLOW_NETWORKS = {
+MORE_NETWORKS = {
     'fasterrcnn_resnet50_fpn_v2': lambda: detection.fasterrcnn_resnet50_fpn_v2(**RCNN),
     'maskrcnn_resnet50_fpn': lambda: detection.maskrcnn_resnet50_fpn(**RCNN),
     'maskrcnn_resnet50_fpn_v2': lambda: detection.maskrcnn_resnet50_fpn_v2(**RCNN),
@@ -107,9 +107,18 @@ def settle_network_(model):
     return model.eval()
 
 
+def cut_(model):
+    """Leave each ResNet of bottlenecks two blocks in the first stage and one in each other: all kinds that it has."""
+    for name, stage in model.named_modules():
+        if isinstance(stage, nn.Sequential) and 'Bottleneck' in type(stage[0]).__name__:
+            del stage[2 if name.endswith('layer1') else 1:]
+    return model
+
+
 def make(name):
     torch.manual_seed(0)
-    return settle_network_((NETWORKS | SLOW_NETWORKS | DEEP_NETWORKS | ECOSYSTEM_NETWORKS)[name]())
+    model = (NETWORKS | MORE_NETWORKS | DEEP_NETWORKS | ECOSYSTEM_NETWORKS)[name]()
+    return settle_network_(model if name in DEEP_NETWORKS else cut_(model))
 
 
 def images(n=2):

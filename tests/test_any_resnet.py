@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import changed, settle_, shake_
+from helpers import NARROW, changed, settle_, shake_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d, convert_splitbn_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -51,7 +51,7 @@ CASES = {*zip(RESNETS, itertools.cycle(POSITIONS)), *itertools.product(('resnet1
 @pytest.mark.parametrize(('name', 'position'), sorted(CASES))
 def test_function_is_preserved(insert_, images, name, position):
     torch.manual_seed(0)
-    model = settle_(timm.create_model(name, num_classes=10, **RESNETS[name]))
+    model = settle_(timm.create_model(name, num_classes=10, **NARROW, **RESNETS[name]))
     reference = copy.deepcopy(model)
     insert_(model, SEConfig(reduction=4, position=position))
     blocks = sum(isinstance(m, (Bottleneck, BasicBlock)) for m in model.modules())
@@ -60,7 +60,7 @@ def test_function_is_preserved(insert_, images, name, position):
 
 
 def test_resnet152(insert_, images):
-    model = settle_(timm.create_model('resnet152', num_classes=10))
+    model = settle_(timm.create_model('resnet152', num_classes=10, **NARROW))
     expected = model(images)
     assert torch.equal(insert_(model)(images), expected)
     assert sum(isinstance(m, SEModule) for m in model.modules()) == 50
@@ -105,9 +105,9 @@ def test_split_batch_norm(insert_, plain, images):
 @pytest.mark.parametrize('strict', [True, False])
 def test_loads_the_weights_of_the_plain_network(insert_, images, name, strict):
     """Into a live model too, a copy of it, and what holds it."""
-    plain = settle_(timm.create_model(name, num_classes=10))
+    plain = settle_(timm.create_model(name, num_classes=10, **NARROW))
     expected = plain(images)
-    live = insert_(timm.create_model(name, num_classes=10)).eval()
+    live = insert_(timm.create_model(name, num_classes=10, **NARROW)).eval()
     copied, wrapped = (pickle.loads(pickle.dumps(copy.deepcopy(live))) for _ in range(2))
     live.load_state_dict(plain.state_dict(), strict=strict)
     copied.load_state_dict(plain.state_dict(), strict=strict)
@@ -354,6 +354,6 @@ def test_a_scripted_model_is_refused(insert_, plain):
 
 def test_a_reduction_that_does_not_divide_one_stage(insert_, plain):
     before = copy.deepcopy(plain.state_dict())
-    with pytest.raises(ValueError, match='does not divide the 2048 channels'):
+    with pytest.raises(ValueError, match='does not divide the 512 channels'):
         insert_(plain, SEConfig(reduction=(16, 16, 16, 3)))
     assert changed(plain, before) == []

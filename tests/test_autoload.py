@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import timm
-from helpers import pip
+from helpers import in_forks, pip
 
 from timm_se50.cli.doctor import diagnose
 
 ROOT = Path(__file__).parents[1]
+thorough = pytest.mark.thorough
 MODELS = ['se_resnet50_patch', 'se_resnet50_replace']
 KNOWN = f"""
 import timm
@@ -43,40 +44,51 @@ def python(site, tmp_path):
     return run
 
 
-@pytest.mark.parametrize('first', [
-    'torch', 'torchvision', 'timm', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data',
-    'timm_se50', 'timm_se50.surgery', 'timm_se50_autoload'])
+AGAIN = f"""
+import importlib
+for name in ('timm.models', 'torch', 'timm_se50', 'timm'):
+    importlib.import_module(name)
+{KNOWN}"""
+
+
+@pytest.mark.parametrize('first', ['timm', 'timm_se50', *(pytest.param(name, marks=thorough) for name in (
+    'torch', 'torchvision', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data', 'timm_se50.surgery',
+    'timm_se50_autoload'))])
 def test_known_whatever_is_imported_first(python, first):
-    again = "for name in ('timm.models', 'torch', 'timm_se50', 'timm'): importlib.import_module(name)"
     # -W error: a second registration, which timm warns of, would be one
-    assert python('-W', 'error', '-c', f'import importlib, {first}\n{KNOWN}\n{again}\n{KNOWN}') == ''
+    assert python('-W', 'error', '-c', f'import {first}\n{KNOWN}\n{AGAIN}') == ''
 
 
-def test_known_after_a_look_at_the_spec(python):
-    code = "import torch; from importlib.util import find_spec; assert find_spec('timm.models')"
-    assert python('-W', 'error', '-c', f'{code}\n{KNOWN}') == ''
+AFTER_TORCH = {
+    **{name: f'import {name}\n{KNOWN}\n{AGAIN}' for name in (
+        'timm', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data', 'timm_se50', 'timm_se50.surgery')},
+    'a look at the spec': f"from importlib.util import find_spec\nassert find_spec('timm.models')\n{KNOWN}",
+    "the loader stays timm's own": '''
+import inspect, timm.models
+from importlib.machinery import SourceFileLoader
+assert type(timm.models.__loader__) is SourceFileLoader
+assert timm.models.__spec__.loader is timm.models.__loader__
+assert 'from .resnet import *' in inspect.getsource(timm.models)''',
+    'create_model': f'''
+import timm
+assert {{type(timm.create_model(m)).__module__ for m in {MODELS}}} == {{'timm_se50.se_resnet50'}}''',
+}
 
 
-def test_loader_stays_timms_own(python):
-    code = 'import inspect, timm.models; from importlib.machinery import SourceFileLoader as S\n'
-    code += 'assert type(timm.models.__loader__) is S and timm.models.__spec__.loader is timm.models.__loader__\n'
-    code += "assert 'from .resnet import *' in inspect.getsource(timm.models)"
-    assert python('-W', 'error', '-c', code) == ''
+def test_known_after_torch(python):
+    first = 'import torch, torchvision, torchvision.models, huggingface_hub'
+    assert python('-W', 'error', '-c', in_forks(first, AFTER_TORCH)) == ''
 
 
+@thorough
 def test_timm_in_a_zip(python, tmp_path):
     """There all modules share one loader."""
     archive = shutil.make_archive(tmp_path / 'timm', 'zip', Path(timm.__file__).parents[1], 'timm')
     assert python('-W', 'error', '-c', f'import timm\nassert ".zip" in timm.__file__\n{KNOWN}', path=[archive]) == ''
 
 
-def test_create_model_in_a_fresh_process(python):
-    code = 'import timm; assert {type(timm.create_model(m)).__module__ for m in %s} == {"timm_se50.se_resnet50"}'
-    assert python('-c', code % MODELS) == ''
-
-
 # More of them at once fail in timm and torchvision, with the plugin switched off as well.
-@pytest.mark.parametrize('together', [['timm'], ['timm', 'timm_se50']])
+@pytest.mark.parametrize('together', [pytest.param(['timm'], marks=thorough), ['timm', 'timm_se50']])
 def test_threads(python, together):
     assert python('-W', 'error', '-c', f"""
 import importlib, sys, threading
@@ -95,6 +107,7 @@ assert not errors, errors
 {KNOWN}""") == ''
 
 
+@thorough
 def test_spawned_dataloader_worker(python, tmp_path):
     (tmp_path / 'script.py').write_text("""
 import sys, torch
@@ -138,7 +151,7 @@ def broken(tmp_path):
     return tmp_path / 'broken'
 
 
-@pytest.mark.parametrize('options', [[], ['-W', 'error']])
+@pytest.mark.parametrize('options', [[], pytest.param(['-W', 'error'], marks=thorough)])
 def test_old_timm_is_warned_of_once(python, broken, options):
     code = 'import torch, timm, timm.models, importlib; importlib.reload(timm.models); import torch'
     stderr = python(*options, '-c', code, path=[broken])
@@ -169,7 +182,8 @@ for module in {CORE}:
     assert all(f"from 'timm_se50.{module}'" in stderr for module in CORE)
 
 
-@pytest.mark.parametrize(('module', 'name'), [('squeeze_excite', 'se_parameters'), ('surgery', 'replace_blocks_')])
+@pytest.mark.parametrize(('module', 'name'), [
+    pytest.param('squeeze_excite', 'se_parameters', marks=thorough), ('surgery', 'replace_blocks_')])
 def test_a_name_that_only_the_public_face_misses(site, python, tmp_path, module, name):
     """By then the rest has been imported; the models are registered last of all."""
     package = shutil.copytree(site / 'timm_se50', tmp_path / 'broken' / 'timm_se50')
@@ -182,7 +196,7 @@ def test_a_name_that_only_the_public_face_misses(site, python, tmp_path, module,
 @pytest.mark.parametrize(('env', 'status', 'finding'), [
     ({}, 0, 'yes'),
     ({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0'),
-    ({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off'),
+    pytest.param({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off', marks=thorough),
 ])
 def test_doctor(site, tmp_path, env, status, finding):
     command = [sys.executable, '-m', 'timm_se50.cli', 'doctor']

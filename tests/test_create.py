@@ -31,21 +31,21 @@ def make(path, name='se_resnet50_replace', **kwargs):
 
 
 @pytest.fixture
-def se_file(create, tmp_path):
+def se_file(create50, tmp_path):
     """Weights of a model with trained SE modules."""
     path = tmp_path / 'se_resnet50.safetensors'
-    save_file(shake_(create('replace')).state_dict(), path)
+    save_file(shake_(create50('replace')).state_dict(), path)
     return path
 
 
-def test_draws_no_random_numbers_for_what_is_loaded(plain_file, route):
+def test_draws_no_random_numbers_for_what_is_loaded(plain50_file, route):
     with Draws() as draws:
-        model = make(plain_file, f'se_resnet50_{route}')
+        model = make(plain50_file, f'se_resnet50_{route}')
     head = sum(p.numel() for p in model.fc.parameters())
     # Conv2d draws once, and then SEModule as timm's ResNet does; biases are drawn once
     assert draws.count <= head + 2 * sum(p.numel() for p in se_parameters(model))
     with Draws() as draws:
-        make(plain_file, 'resnet50')
+        make(plain50_file, 'resnet50')
     assert draws.count > 45e6
 
 
@@ -72,43 +72,43 @@ def test_in_inference_mode(se_file):
 
 
 @pytest.mark.parametrize('in_chans', [1, 4])
-def test_in_chans(plain_file, in_chans):
+def test_in_chans(plain50_file, in_chans):
     torch.manual_seed(0)
-    ours, timms = make(plain_file, in_chans=in_chans), make(plain_file, 'resnet50', in_chans=in_chans)
+    ours, timms = make(plain50_file, in_chans=in_chans), make(plain50_file, 'resnet50', in_chans=in_chans)
     assert torch.equal(ours.conv1.weight, timms.conv1.weight)
 
 
-def test_new_head_is_initialized_as_ever(plain_file):
+def test_new_head_is_initialized_as_ever(plain50_file):
     torch.manual_seed(0)
-    fc = make(plain_file, num_classes=500).fc
+    fc = make(plain50_file, num_classes=500).fc
     bound = 1 / math.sqrt(fc.in_features)  # nn.Linear: uniform between these
     for p in fc.parameters():
         assert p.abs().max().item() == pytest.approx(bound, rel=0.02)
         assert p.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
     torch.manual_seed(0)
-    assert torch.equal(make(plain_file, num_classes=500).fc.weight, fc.weight)
+    assert torch.equal(make(plain50_file, num_classes=500).fc.weight, fc.weight)
 
 
-def test_se_modules_are_initialized_as_ever(plain_file):
-    for block in make(plain_file).layer4:
+def test_se_modules_are_initialized_as_ever(plain50_file):
+    for block in make(plain50_file).layer4:
         fc1 = block.se_standard.fc1
         assert fc1.weight.std().item() == pytest.approx(math.sqrt(2 / fc1.out_channels), rel=0.02)
         assert not block.se_standard.fc2.weight.any()
 
 
-def test_what_is_not_loaded_is_initialized_as_ever(plain_weights):
+def test_what_is_not_loaded_is_initialized_as_ever(plain50_weights):
     key = 'layer3.0.conv1.weight'
     deferred = DeferredInit()
     with deferred:
         model = ResNet(Bottleneck, (3, 4, 6, 3))
-    result = model.load_state_dict({k: v for k, v in plain_weights.items() if k != key}, strict=False)
+    result = model.load_state_dict({k: v for k, v in plain50_weights.items() if k != key}, strict=False)
     assert result.missing_keys == [key]
     torch.manual_seed(0)
     deferred.settle()
     torch.manual_seed(0)
-    expected = torch.empty_like(plain_weights[key])
+    expected = torch.empty_like(plain50_weights[key])
     nn.init.kaiming_normal_(expected, mode='fan_out', nonlinearity='relu')  # ResNet.init_weights()
-    assert not changed(model, {**plain_weights, key: expected})
+    assert not changed(model, {**plain50_weights, key: expected})
 
 
 def test_without_loading_all_is_initialized():
@@ -144,9 +144,9 @@ def test_failure_leaves_nothing_behind(tmp_path):
     assert torch.equal(new_conv(), expected)
 
 
-def test_no_second_copy_in_memory(plain_file):
+def test_no_second_copy_in_memory(plain50_file):
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        model = make(plain_file)
+        model = make(plain50_file)
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == '[memory]']
     now = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
@@ -155,7 +155,7 @@ def test_no_second_copy_in_memory(plain_file):
     # PyTorch counts the file, which safetensors maps and does not read into memory, as one more. Beside the weights
     # there are the neutral ones, 5 MB, and the doubled norms.
     weights = sum(t.nbytes for t in model.state_dict().values())
-    assert peak < plain_file.stat().st_size + 1.1 * weights
+    assert peak < plain50_file.stat().st_size + 1.1 * weights
 
 
 def test_file_may_change_afterwards(se_file):

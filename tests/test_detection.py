@@ -24,7 +24,7 @@ def test_average_precision(first, scores, second, expected):
     assert detection.average_precision(found, TARGETS) == pytest.approx(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_benchmark_runs(tmp_path):
     arguments = ['--base-steps', '1', '--steps', '2', '--seeds', '1', '--test-images', '2', '--output']
     detection.main([*arguments, str(tmp_path)])

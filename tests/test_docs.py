@@ -16,7 +16,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
-from helpers import cached_repo
+from helpers import cached_repo, in_forks
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -70,10 +70,10 @@ with torch.inference_mode():
 
 
 @pytest.fixture(scope='module')
-def cache(tmp_path_factory, plain_weights):
+def cache(tmp_path_factory, plain50_weights):
     folder = tmp_path_factory.mktemp('cache')
-    save_file(plain_weights, cached_repo(folder, 'timm/resnet50.a1_in1k') / 'model.safetensors')
-    save_file(plain_weights, cached_repo(folder, 'timm/resnet50.tv2_in1k') / 'model.safetensors')
+    save_file(plain50_weights, cached_repo(folder, 'timm/resnet50.a1_in1k') / 'model.safetensors')
+    save_file(plain50_weights, cached_repo(folder, 'timm/resnet50.tv2_in1k') / 'model.safetensors')
     deep = timm.get_pretrained_cfg('resnet101').hf_hub_id
     save_file(timm.create_model('resnet101').state_dict(), cached_repo(folder, deep) / 'model.safetensors')
     theirs = timm.create_model('se_resnet50_patch', num_classes=3)
@@ -86,15 +86,16 @@ needs_plugin = pytest.mark.skipif(
 
 
 @needs_plugin
-@pytest.mark.parametrize('file', THEN)
-def test_python_snippets(file, cache, tmp_path):
-    text = (ROOT / file).read_text().partition(THE_HUB)[0]
-    snippets = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-    assert snippets
+def test_python_snippets(cache, tmp_path):
+    cases = {}
+    for file in THEN:
+        text = (ROOT / file).read_text().partition(THE_HUB)[0]
+        snippets = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+        assert snippets
+        cases[file] = '\n'.join([GIVEN, *snippets, THEN[file]])
     env = {**os.environ, 'HF_HUB_CACHE': str(cache), 'HF_HUB_OFFLINE': '1'}
-    subprocess.run(
-        [sys.executable, '-W', 'error', '-c', '\n'.join([GIVEN, *snippets, THEN[file]])],
-        cwd=tmp_path, env=env, check=True)
+    subprocess.run([sys.executable, '-W', 'error', '-c', in_forks('import timm', cases)],
+                   cwd=tmp_path, env=env, check=True)
 
 
 def test_each_public_name_has_its_place_and_an_example():
@@ -111,10 +112,10 @@ def commands(file):
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory, plain_weights):
+def folder(tmp_path_factory, plain50_weights):
     """What the pages take for granted: weights, images in a folder for each class, and a checkpoint of a `convert`."""
     folder = tmp_path_factory.mktemp('commands')
-    torch.save(plain_weights, folder / 'resnet50.pth')
+    torch.save(plain50_weights, folder / 'resnet50.pth')
     for name, color in (('cat', 'red'), ('dog', 'blue')):
         (folder / 'photos' / name).mkdir(parents=True)
         Image.new('RGB', (64, 48), color).save(folder / 'photos' / name / '1.jpg')

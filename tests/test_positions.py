@@ -4,10 +4,10 @@ import itertools
 import pytest
 import timm
 import torch
-from helpers import ROUTES, changed, settle_, shake_
+from helpers import INSERT, NARROW, ROUTES, changed, settle_, shake_
 from torch.nn import functional as F
 
-from timm_se50 import SEConfig, SEModule, patch_blocks_, replace_blocks_
+from timm_se50 import SEConfig, SEModule
 
 POSITIONS = ('standard', 'pre', 'post', 'identity')
 STAGES = [s for n in (1, 2, 3, 4) for s in itertools.combinations((1, 2, 3, 4), n)]
@@ -48,12 +48,12 @@ FIGURE_5 = dict(
 def gated():
     """A model with random gates for each position and route, float64."""
     torch.manual_seed(0)
-    source = settle_(timm.create_model('resnet50', num_classes=10))
+    source = settle_(timm.create_model('resnet50', num_classes=10, **NARROW))
     models = {}
-    for position, (route, insert_) in itertools.product(POSITIONS, zip(ROUTES, (replace_blocks_, patch_blocks_))):
-        model = timm.create_model('resnet50', num_classes=10)
+    for position, route in itertools.product(POSITIONS, ROUTES):
+        model = timm.create_model('resnet50', num_classes=10, **NARROW)
         model.load_state_dict(source.state_dict())
-        insert_(model, SEConfig(reduction=(4, 8, 16, 32), position=position))
+        INSERT[route](model, SEConfig(reduction=(4, 8, 16, 32), position=position))
         models[position, route] = shake_(model).double().eval()
     return models
 
@@ -62,7 +62,7 @@ def gated():
 def test_formula(gated, route, position):
     """Blocks with and without a projected shortcut. Two float64 results, summed in another order, agree to 1e-12."""
     model = gated[position, route]
-    for layer, channels in ((model.layer1, 64), (model.layer3, 512)):
+    for layer, channels in ((model.layer1, 64), (model.layer3, 128)):
         x = torch.randn(2, channels, 8, 8, dtype=torch.float64).relu()
         for block in layer:
             expected = FIGURE_5[position](block, x)
@@ -88,7 +88,7 @@ def test_the_routes_agree_in_logits_and_gradients(gated, images, position):
 def reference(plain_weights):
     """A plain model, an image, and what it gives in eval and in train mode, with its statistics after the step."""
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    model = timm.create_model('resnet50')
+    model = timm.create_model('resnet50', **NARROW)
     model.load_state_dict(plain_weights)
     with torch.no_grad():
         return x, model.eval()(x), model.train()(x), dict(model.named_buffers())
@@ -117,10 +117,10 @@ def test_step_0_in_other_dtypes(create, route, plain, images, position, dtype):
 @pytest.mark.parametrize('position', POSITIONS[1:])
 def test_a_checkpoint_of_one_position_is_no_other_ones(position):
     """Shapes are the same, so the keys must tell them apart."""
-    source = timm.create_model('se_resnet50_patch', se_position=position)
-    twin = timm.create_model('se_resnet50_replace', se_position=position)
+    source = timm.create_model('se_resnet50_patch', se_position=position, **NARROW)
+    twin = timm.create_model('se_resnet50_replace', se_position=position, **NARROW)
     twin.load_state_dict(source.state_dict())
     assert changed(twin, source.state_dict()) == []
     for other in set(POSITIONS) - {position}:
         with pytest.raises(RuntimeError, match=f'se_position={position!r}'):
-            timm.create_model('se_resnet50_patch', se_position=other).load_state_dict(source.state_dict())
+            timm.create_model('se_resnet50_patch', se_position=other, **NARROW).load_state_dict(source.state_dict())

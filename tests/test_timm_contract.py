@@ -4,6 +4,7 @@ import copy
 import pytest
 import timm
 import torch
+from helpers import NARROW
 from timm.layers import BlurPool2d, GroupNorm
 from timm.models import checkpoint_seq, group_parameters, load_state_dict
 from torch import nn
@@ -34,7 +35,7 @@ def test_argument(create, route, plain_file, images, arguments):
     """Same result, and same random numbers drawn, in train mode; the new head's init is random, so it is copied."""
     model = create(route, **arguments).train()
     reference = timm.create_model(
-        'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), **arguments).train()
+        'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), **arguments, **NARROW).train()
     reference.fc.load_state_dict(model.fc.state_dict())
     x = images[:, :1].repeat(1, arguments.get('in_chans', 3), 1, 1)
     outputs = []
@@ -45,12 +46,12 @@ def test_argument(create, route, plain_file, images, arguments):
 
 
 def test_group_norm(route, images):
-    plain = timm.create_model('resnet50', norm_layer=GroupNorm)
+    plain = timm.create_model('resnet50', norm_layer=GroupNorm, **NARROW)
     for module in plain.modules():
         if isinstance(module, GroupNorm):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
-    model = timm.create_model(f'se_resnet50_{route}', norm_layer=GroupNorm)
+    model = timm.create_model(f'se_resnet50_{route}', norm_layer=GroupNorm, **NARROW)
     model.load_state_dict(plain.state_dict())
     assert torch.equal(model(images), plain(images))
 
@@ -61,7 +62,8 @@ def test_group_norm(route, images):
 def test_features_only(create, route, plain_file, images, arguments):
     model = create(route, features_only=True, **arguments)
     reference = timm.create_model(
-        'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), features_only=True, **arguments)
+        'resnet50', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)), features_only=True,
+        **arguments, **NARROW)
     assert model.feature_info.channels() == reference.feature_info.channels()
     assert model.feature_info.reduction() == reference.feature_info.reduction()
     features = model(images)
@@ -118,7 +120,7 @@ def test_group_matcher_puts_se_with_its_block(route):
 
 def test_init_weights_leaves_se_neutral(route):
     """timm's own method draws every convolution anew."""
-    model = timm.create_model(f'se_resnet50_{route}')
+    model = timm.create_model(f'se_resnet50_{route}', **NARROW)
     expected = {k: v.clone() for k, v in model.state_dict().items() if '.se_standard.' in k}
     for se in (m for m in model.modules() if isinstance(m, SEModule)):
         nn.init.ones_(se.fc2.weight)
@@ -129,7 +131,7 @@ def test_init_weights_leaves_se_neutral(route):
 
 def test_the_filter_is_timms_signature(plain_file, route, plain, images):
     """Usable in timm's own `load_checkpoint(model, file, filter_fn=map_resnet_weights)`."""
-    model = timm.create_model(f'se_resnet50_{route}').eval()
+    model = timm.create_model(f'se_resnet50_{route}', **NARROW).eval()
     timm.models.load_checkpoint(model, str(plain_file), filter_fn=map_resnet_weights)
     assert torch.equal(model(images), plain(images))
     mapped = map_resnet_weights(load_state_dict(str(plain_file)), model)

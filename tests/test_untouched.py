@@ -6,21 +6,19 @@ import itertools
 import pytest
 import timm
 import torch
-from helpers import ROUTES, changed, settle_
+from helpers import INSERT, NARROW, ROUTES, changed, settle_
 from torch.nn import functional as F
 
-import timm_se50
 from timm_se50 import SEConfig, SEModule, se_parameters
 
 POSITIONS = ('standard', 'pre', 'post', 'identity')
-INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}
 
 
 @pytest.fixture(scope='module')
 def small():
     """A plain ResNet of four bottlenecks, trained-like, 10 classes; and the routes' SE networks by position."""
     torch.manual_seed(0)
-    plain = settle_(timm.create_model('resnet50', layers=(1, 1, 1, 1), num_classes=10))
+    plain = settle_(timm.create_model('resnet50', layers=(1, 2, 1, 1), num_classes=10, **NARROW))
     return plain, {
         (route, position): INSERT[route](copy.deepcopy(plain), SEConfig(position=position))
         for route, position in itertools.product(ROUTES, POSITIONS)}
@@ -76,8 +74,8 @@ def test_logits_and_gradients(small, images, route, position, cast, memory_forma
 
 
 @pytest.mark.parametrize('position', POSITIONS)
-def test_gradients_of_all_161_parameters(create, route, plain, images, position):
-    model = create(route, se_position=position)
+def test_gradients_of_all_161_parameters(create50, route, plain50, images, position):
+    model, plain = create50(route, se_position=position), plain50
     for m in (model, plain):
         F.cross_entropy(m.train()(images), torch.tensor([1, 2])).backward()
     gradients = {k: p.grad for k, p in model.named_parameters()}

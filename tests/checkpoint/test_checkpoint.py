@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from helpers import changed
+from helpers import NARROW, changed
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.utils import ModelEmaV3, unwrap_model
@@ -75,16 +75,17 @@ def sync_bn(model):
 STRIDE = {'output_stride': 16} if hasattr(timm.models, 'get_model_args') else {}
 MODELS = {
     'replace': lambda: timm.create_model(
-        'se_resnet50_replace', num_classes=3, in_chans=4, se_stages=(2, 4), se_reduction=(8, 32), se_position='post'),
+        'se_resnet50_replace', num_classes=3, in_chans=4, se_stages=(2, 4), se_reduction=(8, 32), se_position='post',
+        **NARROW),
     'patch': lambda: timm.create_model('se_resnet50_patch.fb_ssl_yfcc100m_ft_in1k', num_classes=3, se_position='pre'),
     'live_replace': lambda: replace_blocks_(
         timm.create_model('resnet50.tv_in1k', num_classes=3, drop_path_rate=0.1, **STRIDE),
         SEConfig((4, 16), (1, 3), 'identity')),
     'live_patch': lambda: patch_blocks_(timm.create_model('resnet50', global_pool='max'), SEConfig(32, (4,))),
     'channels_last': lambda: timm.create_model(
-        'se_resnet50_patch', num_classes=3).to(memory_format=torch.channels_last),
-    'bfloat16': lambda: timm.create_model('se_resnet50_replace', num_classes=3).bfloat16(),
-    'headless': lambda: timm.create_model('se_resnet50_replace', num_classes=0, act_layer='silu'),
+        'se_resnet50_patch', num_classes=3, **NARROW).to(memory_format=torch.channels_last),
+    'bfloat16': lambda: timm.create_model('se_resnet50_replace', num_classes=3, **NARROW).bfloat16(),
+    'headless': lambda: timm.create_model('se_resnet50_replace', num_classes=0, act_layer='silu', **NARROW),
     'portable': lambda: timm.create_model('se_resnet50_replace', num_classes=3),
 }
 WRAPPERS = {'channels_last': ddp, 'bfloat16': torch.compile, 'headless': ema, 'portable': sync_bn}
@@ -168,8 +169,7 @@ def test_saved_again_from_the_loaded_model_and_over_itself(saved, tmp_path):
 
 
 def test_preprocessing_of_the_checkpoint(tmp_path):
-    model = timm.create_model('se_resnet50_replace', num_classes=2)
-    save_checkpoint(model, tmp_path / 'm', data_config={'mean': (0.1, 0.2, 0.3), 'std': (0.4, 0.5, 0.6)})
+    save_checkpoint(tiny(), tmp_path / 'm', data_config={'mean': (0.1, 0.2, 0.3), 'std': (0.4, 0.5, 0.6)})
     loaded = timm.create_model(f'local-dir:{tmp_path / "m"}')
     data = timm.data.resolve_model_data_config(loaded)
     assert (*data['mean'], *data['std']) == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -204,7 +204,7 @@ def with_eps():
 
 
 def tiny(**kwargs):
-    return timm.create_model('se_resnet50_patch', num_classes=2, **kwargs)
+    return timm.create_model('se_resnet50_patch', num_classes=2, **NARROW, **kwargs)
 
 
 REFUSED = {
@@ -239,12 +239,12 @@ def test_refused_with_the_reason_and_nothing_written(case, tmp_path):
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / 'm').write_text('')
     with pytest.raises(NotADirectoryError, match='is a file; expected a folder'):
-        save_checkpoint(timm.create_model('se_resnet50_patch', num_classes=2), tmp_path / 'm')
+        save_checkpoint(tiny(), tmp_path / 'm')
 
 
 @pytest.mark.parametrize('existing', [False, True])
 def test_a_write_that_fails_leaves_what_was_there(existing, tmp_path):
-    model = timm.create_model('se_resnet50_patch', num_classes=2)
+    model = tiny()
     if existing:
         save_checkpoint(model, tmp_path / 'm')
     before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
@@ -262,10 +262,9 @@ def test_a_write_that_fails_leaves_what_was_there(existing, tmp_path):
     assert torch.equal(timm.create_model(f'local-dir:{tmp_path / "m"}', pretrained=True).fc.weight, model.fc.weight)
 
 
-def test_a_file_of_the_users_claims_no_origin(tmp_path, plain_file):
+def test_a_file_of_the_users_claims_no_origin(create, tmp_path):
     """timm keeps the default tag in the cfg that `file` overlays, and nothing says that the weights are of that tag."""
-    model = timm.create_model('se_resnet50_replace', pretrained=True, pretrained_cfg_overlay=dict(file=str(plain_file)))
-    folder = save_checkpoint(model, tmp_path / 'model')
+    folder = save_checkpoint(create('replace'), tmp_path / 'model')
     for _ in range(2):
         config = json.loads((folder / 'config.json').read_text())
         assert not {'tag', 'license', 'origin_url', 'paper_ids'} & {
@@ -274,8 +273,8 @@ def test_a_file_of_the_users_claims_no_origin(tmp_path, plain_file):
         folder = save_checkpoint(timm.create_model(f'local-dir:{folder}', pretrained=True), tmp_path / 'again')
 
 
-def test_a_folder_in_the_place_of_a_file(tmp_path, plain_file):
-    model = timm.create_model('se_resnet50_replace')
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    model = tiny()
     (tmp_path / 'config.json').mkdir()
     with pytest.raises(IsADirectoryError, match=r'config\.json is a folder'):
         save_checkpoint(model, tmp_path / 'sub' / '..')

@@ -78,9 +78,9 @@ def test_features_and_other_channels(folder):
     assert timm.create_model(f'local-dir:{folder}', pretrained=True, in_chans=1, device='cpu').conv1.in_channels == 1
 
 
-def test_a_filters_type_error_is_no_call_without_the_model(plain_file):
+def test_a_filters_type_error_is_no_call_without_the_model(plain50_file):
     """timm takes a TypeError for the sign of a function that does not want the model."""
-    overlay = dict(file=str(plain_file), first_conv=5)
+    overlay = dict(file=str(plain50_file), first_conv=5)
     with pytest.raises(RuntimeError, match='cannot be mapped') as error:
         timm.create_model('se_resnet50_patch', pretrained=True, pretrained_cfg_overlay=overlay)
     assert 'positional argument' not in str(error.value)
@@ -131,9 +131,9 @@ def test_a_damaged_file_is_named(name, damage, folder, tmp_path):
     (lambda w: w | {'fc.weight': torch.zeros(0, 2048)}, r"'fc.weight' has shape \(0, 2048\)"),
     (lambda w: w | {'bn1.weight': w['bn1.weight'].to(torch.float8_e4m3fn)}, "'bn1.weight' has dtype torch.float8"),
 ])
-def test_convert_says_what_is_no_resnet50(change, message, plain_weights, tmp_path):
+def test_convert_says_what_is_no_resnet50(change, message, plain50_weights, tmp_path):
     path = tmp_path / 'w.safetensors'
-    save_file(change(dict(plain_weights)), path)
+    save_file(change(dict(plain50_weights)), path)
     result = CliRunner().invoke(main, ['convert', str(path), str(tmp_path / 'out')])
     assert result.exit_code == 1
     assert re.search(message, result.stderr), result.stderr

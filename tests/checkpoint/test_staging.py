@@ -72,9 +72,9 @@ def test_an_interrupt_in_the_midst_puts_back(tmp_path, monkeypatch):
 
 
 KILLED = """
-import sys, time
+import runpy, sys, time
 from pathlib import Path
-from timm_se50.checkpoint.staging import staging
+staging = runpy.run_path(sys.argv[2])['staging']  # by itself, without an import of torch
 with staging(Path(sys.argv[1]), '.saving-') as new:
     (new / 'model.safetensors').write_bytes(bytes(1 << 20))
     print('ready', flush=True)
@@ -84,9 +84,8 @@ with staging(Path(sys.argv[1]), '.saving-') as new:
 
 def test_what_a_killed_save_left_is_swept(tmp_path, monkeypatch):
     """And not what one that lives is about to move."""
-    env = os.environ | {'PYTHONPATH': str(Path(__file__).parents[2])}
-    processes = [subprocess.Popen([sys.executable, '-c', KILLED, str(tmp_path)], env=env, stdout=subprocess.PIPE)
-                 for _ in range(2)]
+    command = [sys.executable, '-c', KILLED, str(tmp_path), staging_module.__file__]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     for process in processes:
         assert process.stdout.readline() == b'ready\n'
     left = sorted(p.name for p in tmp_path.iterdir())

@@ -8,13 +8,6 @@ from mutations import SMALL
 from timm_se50 import save_checkpoint
 
 
-def pytest_collection_modifyitems(config, items):
-    if 'fuzz' not in config.option.markexpr:
-        for item in items:
-            if item.get_closest_marker('fuzz'):
-                item.add_marker(pytest.mark.skip('asked for by -m fuzz'))
-
-
 @pytest.fixture(scope='session')
 def small(tmp_path_factory):
     """Its folder."""

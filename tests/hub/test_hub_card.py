@@ -2,6 +2,7 @@
 import pytest
 import timm
 import torch
+from helpers import NARROW
 from hub_api import card_errors
 from huggingface_hub import ModelCard
 from timm.models import get_arch_pretrained_cfgs
@@ -28,7 +29,7 @@ def saved_card(model, folder, **options):
 @pytest.mark.parametrize('name', LICENSES)
 def test_origin_and_license_are_those_of_the_tag(name, tmp_path):
     base_model, license = LICENSES[name]
-    card = saved_card(timm.create_model(name, num_classes=2), tmp_path / 'm')
+    card = saved_card(timm.create_model(name, num_classes=2, **NARROW), tmp_path / 'm')
     assert (card.data.base_model, card.data.license) == (base_model, license)
     again = saved_card(timm.create_model(f'local-dir:{tmp_path / "m"}'), tmp_path / 'again')
     assert (again.data.base_model, again.data.license) == (base_model, license)
@@ -50,7 +51,7 @@ def test_a_live_timm_model(tmp_path):
 
 def test_trained_from_scratch(tmp_path):
     """The origin that the pretrained cfg names is not claimed, now or when the model is saved once more."""
-    model = timm.create_model('se_resnet50_patch', num_classes=2)
+    model = timm.create_model('se_resnet50_patch', num_classes=2, **NARROW)
     card = saved_card(model, tmp_path / 'm', card=CardConfig(base_model=None))
     assert (card.data.base_model, card.data.license) == (None, None)
     assert 'Started from' not in card.text
@@ -62,11 +63,12 @@ def test_trained_from_scratch(tmp_path):
 def test_weights_from_a_file(tmp_path):
     """A file with a tag is that tag's; one without could be anything."""
     file = tmp_path / 'weights.pth'
-    torch.save(timm.create_model('resnet50', num_classes=2).state_dict(), file)
+    torch.save(timm.create_model('resnet50', num_classes=2, **NARROW).state_dict(), file)
     for tag, expected in (('tv_in1k', ('timm/resnet50.tv_in1k', 'bsd-3-clause')), (None, (None, None))):
         overlay = {'file': str(file), 'num_classes': 2} | ({} if tag else {'tag': None})
         model = timm.create_model(
-            'se_resnet50_patch.tv_in1k', pretrained=True, num_classes=2, pretrained_cfg_overlay=overlay)
+            'se_resnet50_patch.tv_in1k', pretrained=True, num_classes=2, pretrained_cfg_overlay=overlay,
+            **NARROW)
         card = saved_card(model, tmp_path / f'{tag}')
         assert (card.data.base_model, card.data.license) == expected
         again = saved_card(timm.create_model(f'local-dir:{tmp_path}/{tag}'), tmp_path / 'again')
@@ -81,7 +83,7 @@ def test_weights_from_a_file(tmp_path):
     (dict(hf_hub_id='timm/resnet50.tv_in1k@main'), ('timm/resnet50.tv_in1k', 'bsd-3-clause')),
 ], ids=['hf_hub_id', 'hf_hub_id and license', 'url', 'state_dict', 'a revision of the same'])
 def test_weights_from_elsewhere_have_not_the_license_of_the_tag(overlay, expected, tmp_path):
-    model = timm.create_model('se_resnet50_patch.tv_in1k', num_classes=2, pretrained_cfg_overlay=overlay)
+    model = timm.create_model('se_resnet50_patch.tv_in1k', num_classes=2, pretrained_cfg_overlay=overlay, **NARROW)
     card = saved_card(model, tmp_path / 'm')
     assert (card.data.base_model, card.data.license) == expected
     again = saved_card(timm.create_model(f'local-dir:{tmp_path}/m'), tmp_path / 'again')
@@ -107,7 +109,7 @@ RESULTS = [
 
 
 def test_recipe_and_results(tmp_path):
-    model = timm.create_model('se_resnet50_patch', num_classes=2)
+    model = timm.create_model('se_resnet50_patch', num_classes=2, **NARROW)
     options = CardConfig(
         license='mit', recipe={'epochs': 30, 'optimizer': 'lamb'}, results=RESULTS, datasets=['imagenet-1k'])
     card = saved_card(model, tmp_path / 'm', card=options)
@@ -125,7 +127,7 @@ def test_recipe_and_results(tmp_path):
 
 
 def test_no_figures_unless_given(tmp_path):
-    card = saved_card(timm.create_model('se_resnet50_replace.a1_in1k'), tmp_path / 'm')
+    card = saved_card(timm.create_model('se_resnet50_replace.a1_in1k', **NARROW), tmp_path / 'm')
     assert card.data.eval_results is None
     assert 'model-index' not in card.content
     for heading in ('## Results', '## Training'):
@@ -146,7 +148,7 @@ def test_results_that_do_not_say_enough(change, message):
 def test_snippets_are_for_who_reads_them(client, server):
     code = """
 plain = timm_se50.push_to_hub(model, 'ann/x', dry_run=True).card
-model = timm.create_model('se_resnet50_replace', num_classes=3)
+model = timm.create_model('se_resnet50_replace', num_classes=3, channels=(32, 32, 64, 128))
 out = [plain, timm_se50.push_to_hub(model, 'ann/x', dry_run=True, portable=True).card]
 """
     plain, portable = client.good(code)

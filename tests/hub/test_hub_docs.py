@@ -12,11 +12,11 @@ TEXT = (DOCS / 'hub.md').read_text()
 
 
 @pytest.fixture
-def weights(server, plain_file):
+def weights(server, plain50_file):
     """The weights of timm's that the page starts from, on the Hub."""
     name = 'timm/resnet50.tv2_in1k'
     server.hub.repos[name] = Repo(name)
-    server.hub.repos[name].commit('main', {'model.safetensors': File(plain_file.read_bytes())}, 'weights')
+    server.hub.repos[name].commit('main', {'model.safetensors': File(plain50_file.read_bytes())}, 'weights')
     yield
     del server.hub.repos[name]
 

@@ -33,7 +33,7 @@ def final_loss(seed, **kwargs):
     return sum(losses[-50:]) / 50
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_200_steps_on_digits_end_within_the_spread_of_seeds():
     plain = [final_loss(seed) for seed in range(3)]
     efficient = final_loss(0, memory_efficient=True)

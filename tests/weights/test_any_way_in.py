@@ -4,7 +4,7 @@ import copy
 import pytest
 import timm
 import torch
-from helpers import changed, settle_, shake_
+from helpers import NARROW, changed, settle_, shake_
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -18,7 +18,7 @@ import timm_se50
     ids='-'.join)
 def model(request):
     route, position = request.param
-    return timm.create_model(f'se_resnet50_{route}', se_position=position).eval()
+    return timm.create_model(f'se_resnet50_{route}', se_position=position, **NARROW).eval()
 
 
 def updated(model, weights):
@@ -36,7 +36,7 @@ def copied(model, weights):
 
 def replaced(model, weights):
     """Module by module, as quantisation and pruning tools swap layers."""
-    plain = timm.create_model('resnet50')
+    plain = timm.create_model('resnet50', **NARROW)
     plain.load_state_dict(weights)
     for name, module in plain.eval().named_modules():
         if name and not any(True for _ in module.children()) and any(True for _ in module.parameters()):
@@ -91,14 +91,14 @@ def test_accelerate(model, plain, plain_file, images, device_map):
 def test_transformers_on_a_folder_with_plain_weights(route, plain, plain_file, images, tmp_path, auto):
     """transformers makes a model without memory and gives what a file lacks random weights."""
     transformers = pytest.importorskip('transformers')
-    timm_se50.save_checkpoint(timm.create_model(f'se_resnet50_{route}'), tmp_path)
+    timm_se50.save_checkpoint(timm.create_model(f'se_resnet50_{route}', **NARROW), tmp_path)
     save_file(load_file(plain_file), tmp_path / 'model.safetensors', metadata={'format': 'pt'})
     model = getattr(transformers, auto).from_pretrained(tmp_path).eval()
     if auto == 'TimmWrapperModel':
         assert torch.equal(model(images).last_hidden_state, plain.forward_features(images))
     else:
         assert torch.equal(model(images).logits, plain(images))
-    trained = shake_(timm.create_model(f'se_resnet50_{route}')).eval()
+    trained = shake_(timm.create_model(f'se_resnet50_{route}', **NARROW)).eval()
     timm_se50.save_checkpoint(trained, tmp_path)
     model = transformers.TimmWrapperForImageClassification.from_pretrained(tmp_path).eval()
     assert torch.equal(model(images).logits, trained(images)), 'trained gates were taken for missing ones'
@@ -110,7 +110,7 @@ def backbone(plain_weights):
 
 @pytest.mark.parametrize('strict', [True, False])
 def test_features_only(route, plain, plain_weights, images, strict):
-    model = timm.create_model(f'se_resnet50_{route}', features_only=True).eval()
+    model = timm.create_model(f'se_resnet50_{route}', features_only=True, **NARROW).eval()
     result = model.load_state_dict(backbone(plain_weights), strict=strict)
     assert (result.missing_keys, result.unexpected_keys) == ([], [])
     assert torch.equal(model(images)[-1], plain.forward_features(images))
@@ -118,18 +118,18 @@ def test_features_only(route, plain, plain_weights, images, strict):
 
 @pytest.mark.parametrize('strict', [True, False])
 def test_intermediate_layer_getter(route, plain, plain_weights, images, strict):
-    model = IntermediateLayerGetter(timm.create_model(f'se_resnet50_{route}'), {'layer4': 'out'}).eval()
+    model = IntermediateLayerGetter(timm.create_model(f'se_resnet50_{route}', **NARROW), {'layer4': 'out'}).eval()
     model.load_state_dict(backbone(plain_weights), strict=strict)
     assert torch.equal(model(images)['out'], plain.forward_features(images))
 
 
 @pytest.mark.ecosystem
 @pytest.mark.parametrize('strict', [True, False])
-def test_encoder_of_segmentation_models(route, plain, plain_weights, images, strict):
+def test_encoder_of_segmentation_models(route, plain50, plain50_weights, images, strict):
     smp = pytest.importorskip('segmentation_models_pytorch')
     model = smp.Unet(f'tu-se_resnet50_{route}', encoder_weights=None).eval()
-    model.encoder.model.load_state_dict(backbone(plain_weights), strict=strict)
-    assert torch.equal(model.encoder(images)[-1], plain.forward_features(images))
+    model.encoder.model.load_state_dict(backbone(plain50_weights), strict=strict)
+    assert torch.equal(model.encoder(images)[-1], plain50.forward_features(images))
 
 
 def test_norms_that_are_replaced_or_frozen_after_se_came_in(insert_, plain, images):
@@ -163,8 +163,8 @@ def test_shared_norms(insert_, plain, images):
 @pytest.mark.parametrize('stages', [(4,), (3, 4)])
 def test_a_file_with_se_in_some_stages_keeps_its_function(route, images, stages):
     torch.manual_seed(0)
-    source = shake_(settle_(timm.create_model('se_resnet50_replace', se_stages=stages, num_classes=10)))
-    model = shake_(timm.create_model(f'se_resnet50_{route}', num_classes=10)).eval()
+    source = shake_(settle_(timm.create_model('se_resnet50_replace', se_stages=stages, num_classes=10, **NARROW)))
+    model = shake_(timm.create_model(f'se_resnet50_{route}', num_classes=10, **NARROW)).eval()
     model.load_state_dict(source.state_dict())
     assert torch.equal(model(images), source(images))
 
@@ -175,11 +175,11 @@ FOREIGN = ('se.fc.0', 'se_layer.fc1', 'se_block.fc1', 'attn.fc1', 'ca.fc1', 'se_
 @pytest.mark.parametrize('name', FOREIGN)
 def test_se_of_another_repository_is_not_taken_for_a_plain_network(route, plain_weights, name):
     """Strict: refused by its name. Not strict: what torch says is missing and unexpected says so."""
-    model = shake_(timm.create_model(f'se_resnet50_{route}'))
+    model = shake_(timm.create_model(f'se_resnet50_{route}', **NARROW))
     before = copy.deepcopy(model.state_dict())
     weights = dict(plain_weights)
     for i, depth in enumerate((3, 4, 6, 3), 1):
-        weights |= {f'layer{i}.{j}.{name}.weight': torch.zeros(16, 64 * 2 ** (i + 1), 1, 1) for j in range(depth)}
+        weights |= {f'layer{i}.{j}.{name}.weight': torch.zeros(4, 64 * 2 ** i, 1, 1) for j in range(depth)}
     said = "se_position='post'" if name.startswith('se_post') else 'another attention, or SE in another form'
     with pytest.raises(RuntimeError, match=rf"'layer1\.0\.{name}\.weight' is no key of the model.*{said}"):
         model.load_state_dict(weights)

@@ -4,7 +4,7 @@ import copy
 import pytest
 import timm
 import torch
-from helpers import changed, shake_
+from helpers import NARROW, changed, shake_
 from timm.models import load_checkpoint
 
 from timm_se50 import map_resnet_weights
@@ -14,18 +14,18 @@ PREFIXES = ['module.', '_orig_mod.', 'model.', 'module._orig_mod.', '_orig_mod.m
 
 @pytest.fixture
 def model(route):
-    return timm.create_model(f'se_resnet50_{route}').eval()
+    return timm.create_model(f'se_resnet50_{route}', **NARROW).eval()
 
 
 @pytest.fixture(scope='module')
 def trained_weights():
     """Weights of an SE model that is not neutral, 1000 classes."""
     torch.manual_seed(0)
-    return shake_(timm.create_model('se_resnet50_replace')).state_dict()
+    return shake_(timm.create_model('se_resnet50_replace', **NARROW)).state_dict()
 
 
 def test_create_with_checkpoint_path(route, plain_file, plain, images):
-    model = timm.create_model(f'se_resnet50_{route}', checkpoint_path=str(plain_file)).eval()
+    model = timm.create_model(f'se_resnet50_{route}', checkpoint_path=str(plain_file), **NARROW).eval()
     assert torch.equal(model(images), plain(images))
 
 
@@ -69,13 +69,14 @@ def test_a_training_checkpoint_of_timms(route, plain_weights, plain, images, tmp
     """What train.py writes: `--initial-checkpoint` and validate.py's `--checkpoint` read it by `load_checkpoint`."""
     path = tmp_path / 'model_best.pth.tar'
     torch.save(dict(epoch=3, arch='resnet50', state_dict={f'module.{k}': v for k, v in plain_weights.items()}), path)
-    model = timm.create_model(f'se_resnet50_{route}').eval()
+    model = timm.create_model(f'se_resnet50_{route}', **NARROW).eval()
     load_checkpoint(model, str(path))
     assert torch.equal(model(images), plain(images))
 
 
-def test_torchvision_weights(model, images):
+def test_torchvision_weights(route, images):
     torchvision = pytest.importorskip('torchvision')
+    model = timm.create_model(f'se_resnet50_{route}').eval()
     source = torchvision.models.resnet50(weights=None).eval()
     torch.nn.init.normal_(source.layer1[0].bn3.running_mean)
     model.load_state_dict(source.state_dict())
@@ -93,7 +94,7 @@ def test_pretrained_with_another_head_or_stem(route, plain_file, arguments, imag
     """The rest of a plain checkpoint is mapped as ever; timm adapts the stem and leaves the head random."""
     overlay = dict(file=str(plain_file))
     model, plain = (
-        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
+        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **NARROW).eval()
         for name in (f'se_resnet50_{route}', 'resnet50'))
     x = images[:, :1].repeat(1, arguments.get('in_chans', 3), 1, 1)
     assert torch.equal(model.forward_features(x), plain.forward_features(x))
@@ -137,7 +138,7 @@ def test_the_given_state_dict_is_not_changed(model, plain_weights):
 def test_assigned_to_a_model_on_meta(route, plain_weights, plain, images, dtype, strict):
     """The SE modules get weights, where the others are and in their dtype."""
     with torch.device('meta'):
-        model = timm.create_model(f'se_resnet50_{route}')
+        model = timm.create_model(f'se_resnet50_{route}', **NARROW)
     weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in plain_weights.items()}
     model.load_state_dict(weights, strict=strict, assign=True)
     assert {p.dtype for p in model.parameters()} == {dtype}

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import timm
 import torch
-from helpers import changed, shake_
+from helpers import NARROW, changed, shake_
 from timm.layers import BatchNormAct2d, RmsNorm2d, freeze_batch_norm_2d
 from timm.models.resnet import BasicBlock
 from torch import nn
@@ -19,7 +19,7 @@ from timm_se50.bottleneck import SEBottleneck
 
 @pytest.fixture
 def model(route):
-    return timm.create_model(f'se_resnet50_{route}').eval()
+    return timm.create_model(f'se_resnet50_{route}', **NARROW).eval()
 
 
 @pytest.mark.parametrize('strict', [True, False])
@@ -127,7 +127,7 @@ def test_a_hook_that_renames_keys(model):
 def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
     """SE gets weights although a plain ResNet has none for it."""
     with torch.device('meta'):
-        model = timm.create_model(f'se_resnet50_{route}')
+        model = timm.create_model(f'se_resnet50_{route}', **NARROW)
     torch.manual_seed(0)
     model.to_empty(device='cpu').load_state_dict(plain_weights)
     fc1 = model.layer4[0].se_standard.fc1

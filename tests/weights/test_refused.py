@@ -99,18 +99,18 @@ def test_another_network_with_other_classes(refuses):
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_one_entry_wrong(refuses, plain_weights, fault):
+def test_one_entry_wrong(refuses, plain50_weights, fault):
     key, value, message = FAULTS[fault]
     # timm.create_model() adapts the head, so the mapping alone lets it differ
-    refuses(edited(plain_weights, key, value), repr(key), message, pretrained=not key.startswith('fc.'))
+    refuses(edited(plain50_weights, key, value), repr(key), message, pretrained=not key.startswith('fc.'))
 
 
 @pytest.mark.filterwarnings('ignore:The PyTorch API of nested tensors')
 @pytest.mark.parametrize('key', ['layer4.2.conv2.weight', 'layer1.0.conv2.weight'])
 @pytest.mark.parametrize('kind', UNLOADABLE)
-def test_one_tensor_that_cannot_be_loaded(refuses, model, plain_weights, kind, key):
+def test_one_tensor_that_cannot_be_loaded(refuses, model, plain50_weights, kind, key):
     make, message = UNLOADABLE[kind]
-    weights = edited(plain_weights, key, make(plain_weights[key]))
+    weights = edited(plain50_weights, key, make(plain50_weights[key]))
     refuses(weights, repr(key), message)
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(RuntimeError, match=re.escape(message)):
@@ -118,21 +118,21 @@ def test_one_tensor_that_cannot_be_loaded(refuses, model, plain_weights, kind, k
     assert changed(model, before) == []
 
 
-def test_a_shape_that_is_wrong_also_where_it_is_not_strict(model, plain_weights):
+def test_a_shape_that_is_wrong_also_where_it_is_not_strict(model, plain50_weights):
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(RuntimeError, match=r"'layer4\.0\.conv2\.weight' has shape .*The weights look like a ResNet-50"):
-        model.load_state_dict(edited(plain_weights, 'layer4.0.conv2.weight', torch.zeros(1, 1, 1, 1)), strict=False)
+        model.load_state_dict(edited(plain50_weights, 'layer4.0.conv2.weight', torch.zeros(1, 1, 1, 1)), strict=False)
     assert changed(model, before) == []
 
 
 @pytest.mark.parametrize('prefix', ['model.', 'module.', '_orig_mod.'])
-def test_two_keys_that_are_one_weight(refuses, plain_weights, prefix):
-    weights = plain_weights | {f'{prefix}conv1.weight': plain_weights['conv1.weight'] + 1}
+def test_two_keys_that_are_one_weight(refuses, plain50_weights, prefix):
+    weights = plain50_weights | {f'{prefix}conv1.weight': plain50_weights['conv1.weight'] + 1}
     refuses(weights, f"'conv1.weight' and '{prefix}conv1.weight' are both 'conv1.weight'")
 
 
-def test_a_key_that_is_no_string(refuses, plain_weights):
-    refuses({**plain_weights, 5: torch.zeros(3)}, '5 is a key of type int')
+def test_a_key_that_is_no_string(refuses, plain50_weights):
+    refuses({**plain50_weights, 5: torch.zeros(3)}, '5 is a key of type int')
 
 
 def test_an_fc1_of_no_rows(refuses):
@@ -160,16 +160,16 @@ def test_an_empty_dict(refuses):
     refuses({}, "'conv1.weight' is missing", 'an empty file')
 
 
-def test_a_dict_of_dicts(refuses, plain_weights):
-    refuses({'state_dict': plain_weights, 'epoch': 1}, "'state_dict' holds a OrderedDict", "checkpoint['state_dict']")
+def test_a_dict_of_dicts(refuses, plain50_weights):
+    refuses({'state_dict': plain50_weights, 'epoch': 1}, "'state_dict' holds a OrderedDict", "checkpoint['state_dict']")
 
 
 def test_an_optimizer_only_file(refuses, model):
     refuses(torch.optim.SGD(model.parameters(), 0.1).state_dict(), "'state' holds a dict", "an optimizer's state")
 
 
-def test_no_classifier(refuses, plain_weights):
-    weights = {k: v for k, v in plain_weights.items() if not k.startswith('fc.')}
+def test_no_classifier(refuses, plain50_weights):
+    weights = {k: v for k, v in plain50_weights.items() if not k.startswith('fc.')}
     refuses(weights, "'fc.weight' is missing", 'num_classes (0 if they have none)', pretrained=False)
 
 
@@ -179,17 +179,17 @@ def create_from(path, **kwargs):
 
 
 @pytest.mark.parametrize('num_classes', [1000, 7])
-def test_pretrained_checks_completeness_although_timm_would_not(plain_weights, tmp_path, num_classes):
+def test_pretrained_checks_completeness_although_timm_would_not(plain50_weights, tmp_path, num_classes):
     """timm loads with strict=False as soon as num_classes differs."""
     path = tmp_path / 'model.safetensors'
-    save_file(edited(plain_weights, 'layer3.2.conv2.weight', None), path)
+    save_file(edited(plain50_weights, 'layer3.2.conv2.weight', None), path)
     with pytest.raises(RuntimeError, match=r"'layer3.2.conv2.weight' is missing"):
         create_from(path, num_classes=num_classes)
 
 
-def test_a_truncated_file_is_named(plain_file, tmp_path):
+def test_a_truncated_file_is_named(plain50_file, tmp_path):
     path = tmp_path / 'cut.safetensors'
-    path.write_bytes(plain_file.read_bytes()[:-1000])
+    path.write_bytes(plain50_file.read_bytes()[:-1000])
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         create_from(path)
     assert 'Expected a whole safetensors file' in str(error.value)
@@ -206,9 +206,9 @@ class Bomb:
 
 
 @pytest.mark.parametrize('load', [create_from, partial(timm.create_model, 'se_resnet50_patch', False, None, None)])
-def test_code_in_a_pickle_does_not_run(plain_weights, tmp_path, load):
+def test_code_in_a_pickle_does_not_run(plain50_weights, tmp_path, load):
     path, mark = tmp_path / 'model.pth', tmp_path / 'it-ran'
-    torch.save({**plain_weights, 'bomb': Bomb(mark)}, path)
+    torch.save({**plain50_weights, 'bomb': Bomb(mark)}, path)
     with pytest.raises((RuntimeError, ValueError), match='weights_only'):
         load(path)
     assert not mark.exists()

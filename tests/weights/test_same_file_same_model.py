@@ -2,7 +2,7 @@
 import pytest
 import timm
 import torch
-from helpers import changed
+from helpers import NARROW, changed
 from timm.models import load_checkpoint
 
 import timm_se50
@@ -24,11 +24,11 @@ def test_on_any_way(create, plain_file, plain_weights, way):
     expected = create('replace').state_dict()
     torch.manual_seed(5)
     if way == 'replace_blocks_':
-        plain = timm.create_model('resnet50')
+        plain = timm.create_model('resnet50', **NARROW)
         plain.load_state_dict(plain_weights)
         model = timm_se50.replace_blocks_(plain)
     else:
-        model = timm.create_model('se_resnet50_patch')
+        model = timm.create_model('se_resnet50_patch', **NARROW)
         with torch.no_grad():
             for parameter in timm_se50.se_parameters(model):
                 parameter.uniform_()
@@ -41,7 +41,7 @@ def test_on_any_way(create, plain_file, plain_weights, way):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float64], ids=str)
 def test_in_any_dtype_it_is_the_same_rounded(route, dtype):
-    one, other = (timm.create_model(f'se_resnet50_{route}', dtype=d) for d in (torch.float32, dtype))
+    one, other = (timm.create_model(f'se_resnet50_{route}', dtype=d, **NARROW) for d in (torch.float32, dtype))
     for p, q in zip(timm_se50.se_parameters(one), timm_se50.se_parameters(other), strict=True):
         assert torch.equal(p.to(dtype), q)
 

@@ -135,5 +135,5 @@ def test_commands(command, folder, monkeypatch):
 
 
 def test_there_are_commands():
-    assert len(commands('docs/command_line.md')) == 5
+    assert len(commands('docs/command_line.md')) == 6
     assert len(commands('docs/gates.md')) == 1

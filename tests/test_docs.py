@@ -64,6 +64,8 @@ with torch.inference_mode():
     assert (fast(images) - expected).abs().max() < 1e-5 * expected.abs().max()
     out, = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     assert (torch.from_numpy(out) - expected).abs().max() < 1e-5 * expected.abs().max()
+    out = torch.from_numpy(compiled(images.numpy())[0])
+    assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
 ''',
 }
 

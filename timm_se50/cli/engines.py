@@ -45,7 +45,8 @@ def _eager(model: nn.Module, x: Tensor) -> Run:
 
 def _compile(model: nn.Module, x: Tensor) -> Run:
     # Freezing makes the weights constants, and needs gradients to be off when it compiles
-    return _eager(torch.compile(model, dynamic=False, options={'freezing': True}), x)
+    compiled: Any = torch.compile(model, dynamic=False, options={'freezing': True})
+    return _eager(compiled, x)
 
 
 def _onnxruntime(model: nn.Module, x: Tensor) -> Run:

@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         'load': os.getloadavg()[0],
         'python': platform.python_version(),
-        'versions': {name: version(name) for name in ('torch', 'timm', 'onnxruntime')},
+        'versions': {name: version(name) for name in ('torch', 'timm', 'onnxruntime', 'openvino')},
     }
 
 

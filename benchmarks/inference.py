@@ -7,13 +7,11 @@ import copy
 import itertools
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import onnxruntime
 import timm
 import torch
 from common import RESULTS, update_json
@@ -23,14 +21,16 @@ from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from timm_se50.cli.bench import interleave, median_ratio
+from timm_se50.cli.engines import make_run
 from timm_se50.inference.fuse import fuse_block
 
 BASELINE = 'seresnet50'
 EAGER = ('resnet50', BASELINE, 'se_resnet50', 'se_resnet50 reparameterized')
 # What a user would pick instead, and the bounds
 OTHERS = (
-    'resnet50 in the same form', 'seresnet50 torch.compile freezing', 'seresnet50 onnxruntime',
-    'se_resnet50 reparameterized, onnxruntime')
+    'resnet50 in the same form', 'seresnet50, compile',
+    *(f'{model}, {engine}' for engine in ('onnxruntime', 'openvino')
+      for model in ('resnet50', 'seresnet50', 'se_resnet50 reparameterized')))
 
 
 def seresnet50() -> nn.Module:
@@ -51,18 +51,9 @@ def same_form(model: nn.Module) -> nn.Module:
     """A plain ResNet whose blocks have what the inference form of an SE block has, except SE."""
     for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
         for name, block in stage.named_children():
+            block.se_standard = None
             setattr(stage, name, fuse_block(block))
     return model
-
-
-def onnx_run(model: nn.Module, images: Tensor, folder: str) -> Callable[[], object]:
-    path = Path(folder, f'{len(list(Path(folder).iterdir()))}.onnx')
-    torch.onnx.export(model, (images.contiguous(),), path, dynamo=True, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    feed = {session.get_inputs()[0].name: images.contiguous().numpy()}
-    return lambda: session.run(None, feed)
 
 
 def make_model(name: str) -> nn.Module:
@@ -85,20 +76,13 @@ def make_images(batch_size: int, size: int = 224) -> Tensor:
     return torch.randn(batch_size, 3, size, size).to(memory_format=torch.channels_last)
 
 
-def make_run(name: str, images: Tensor, folder: str = '') -> Callable[[], object]:
-    model = make_model(name)
-    if 'onnxruntime' in name:
-        return onnx_run(model, images, folder)
-    if 'torch.compile' in name:
-        model = torch.compile(model, dynamic=False, options={'freezing': True})
-    return lambda: model(images)
-
-
 def speed(batch_size: int, rounds: int, clock: Callable[[], float]) -> dict:
     images = make_images(batch_size)
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        runs = {name: make_run(name, images, folder) for name in tqdm(EAGER + OTHERS, 'making')}
-        times = interleave(runs, rounds, clock=clock)
+    runs = {}
+    for name in tqdm(EAGER + OTHERS, 'making'):
+        model, _, engine = name.partition(', ')
+        runs[name] = make_run(engine or 'eager', make_model(model), images)
+    times = interleave(runs, rounds, clock=clock)
     return {
         'rounds': rounds,
         'clock': clock.__name__,

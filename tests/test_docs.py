@@ -65,6 +65,8 @@ with torch.inference_mode():
     assert (fast(images) - expected).abs().max() < 1e-5 * expected.abs().max()
     out, = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     assert (torch.from_numpy(out) - expected).abs().max() < 1e-5 * expected.abs().max()
+    out = torch.from_numpy(compiled(images.numpy())[0])
+    assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
 ''',
 }
 
@@ -137,5 +139,5 @@ def test_commands(command, folder, monkeypatch):
 
 
 def test_there_are_commands():
-    assert len(commands('docs/command_line.md')) == 5
+    assert len(commands('docs/command_line.md')) == 6
     assert len(commands('docs/gates.md')) == 1

@@ -2,10 +2,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
-from torchvision.ops.misc import FrozenBatchNorm2d
+from torch import Tensor
 
 from .squeeze_excite import LOGIT_SCALE, POSITIONS, SEModule, like_parameter
+from .stock import BATCH_NORMS
 
 __all__ = ['TIMM_SE', 'from_timm', 'map_block_weights', 'to_timm']
 
@@ -31,7 +31,7 @@ def map_block_weights(block: Any, weights: Mapping[str, Tensor], assign: bool = 
         first = next(v for v in weights.values() if v.is_floating_point())
         like: dict[str, Any] = dict.fromkeys(_SE, first) if assign else dict(se.named_parameters())
         return {**weights, **{f'{slot}.{n}': like_parameter(v, like[n]) for n, v in se.initial_weights().items()}}
-    linear = type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+    linear = type(norm) in BATCH_NORMS
     if linear and se.neutral and slot == POSITIONS['standard'] and _is_complete(weights, names - ours | TIMM_SE):
         return from_timm(weights, block.last_norm)
     return weights

@@ -2,7 +2,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -62,10 +61,6 @@ class SEResNet(ResNet):
         if memory_efficient:
             from .memory_efficient import set_memory_efficient
             set_memory_efficient(self)
-        if type(self.bn1) is nn.BatchNorm2d:
-            # What timm's reparameterize_model() looks for. On the object: what replaces it (SyncBatchNorm, a frozen
-            # BatchNorm) has it no more and stays, and for everybody else this is a BatchNorm2d.
-            self.bn1.fuse = partial(_fuse_stem, self.bn1)  # type: ignore[assignment]
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
@@ -94,12 +89,6 @@ class SEResNet(ResNet):
                 if not any(map(has_load_hooks, self.modules())):  # which may yet rename the keys
                     raise
         return super().load_state_dict(state_dict, strict, assign)
-
-
-def _fuse_stem(norm: nn.Module) -> nn.Module:
-    """The inference form of the norm in the stem."""
-    from .inference import fuse_norm
-    return fuse_norm(norm)
 
 
 def _pretrained_cfgs(name: str) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 from typing import TypeGuard, TypeVar
 
 from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from .torch_internals import has_call_hooks
 
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
-__all__ = ['is_pointwise', 'is_stock', 'is_stock_conv', 'is_watched']
+__all__ = ['BATCH_NORMS', 'is_pointwise', 'is_stock', 'is_stock_conv', 'is_watched']
+
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # in eval mode all one affine map of the channels
 
 
 def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:

@@ -7,6 +7,7 @@ them as PyTorch's own wrappers do.)
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -38,10 +39,10 @@ def _is_recorded() -> bool:
 
 
 def _is_fx_tracing() -> bool:
-    from torch.fx import _symbolic_trace
     for name in ('is_fx_symbolic_tracing', 'is_fx_tracing'):  # the second is true inside torch.compile, too
-        if hasattr(_symbolic_trace, name):
-            return getattr(_symbolic_trace, name)()
+        tracing = getattr(_symbolic_trace, name, None)
+        if tracing is not None:
+            return tracing()
     return True
 
 
@@ -83,6 +84,9 @@ def has_packed_convolution() -> bool:
 # Where `has_packed_convolution()`: a weight in oneDNN's order, and a convolution with it and what follows it pointwise
 reorder_convolution_weight: Any = getattr(torch.ops.mkldnn, '_reorder_convolution_weight', None)
 convolution_pointwise: Any = getattr(torch.ops.mkldnn, '_convolution_pointwise', None)
+
+
+_symbolic_trace: Any = getattr(torch.fx, '_symbolic_trace', None)  # looked up once, since each convolution asks
 
 
 def _call(owner: Any, name: str, otherwise: Any, *args) -> Any:

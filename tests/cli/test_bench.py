@@ -3,10 +3,13 @@ import json
 import sys
 
 import pytest
+import timm
+import torch
 import training
 from click.testing import CliRunner
 
 from timm_se50.cli.bench import interleave, median_ratio
+from timm_se50.cli.engines import make_run
 from timm_se50.cli.main import main
 
 
@@ -18,6 +21,35 @@ def test_bench(options, last):
     assert list(figures) == ['resnet50', 'seresnet50', 'se_resnet50', last]
     assert figures['resnet50']['ratio'] == 1.0
     assert all(f['seconds'] > 0 and f['ratio'] > 0 for f in figures.values())
+
+
+def test_engines():
+    options = '--batch-size 1 --size 32 --rounds 1 --json --engine onnxruntime --engine openvino'
+    result = CliRunner().invoke(main, ['bench', *options.split()], catch_exceptions=False)
+    figures = json.loads(result.stdout)
+    models = ('resnet50', 'seresnet50', 'se_resnet50', 'reparameterized')
+    assert list(figures) == [f'{model}, {engine}' for engine in ('onnxruntime', 'openvino') for model in models]
+    assert figures['resnet50, onnxruntime']['ratio'] == 1.0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('engine', ['eager', 'onnxruntime', 'openvino'])
+def test_engine_runs_the_model(engine):
+    model = timm.create_model('resnet18').eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    expected = model(x)
+    out = torch.as_tensor(make_run(engine, model, x)())
+    assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(('options', 'said'), [
+    (['--train', '--engine', 'compile'], 'training steps are timed'),
+    (['--engine', 'onnxruntime', '--device', 'meta'], "Expected device='cpu'"),
+])
+def test_engine_that_cannot(options, said):
+    result = CliRunner().invoke(main, ['bench', *options])
+    assert result.exit_code == 1
+    assert said in result.stderr
 
 
 def test_device_that_is_not_here():

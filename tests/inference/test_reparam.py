@@ -142,6 +142,20 @@ def test_gradient(create, images):
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8 * gradients[0].abs().max().item())
 
 
+def test_hooks_on_relu_find_the_same_ones(create, images):
+    """Guided backpropagation: what comes back through a ReLU is its positive part."""
+    model = shake_(create('replace')).double()
+    gradients = []
+    for m in (model, reparameterize_model(model)):
+        for relu in (relu for relu in m.modules() if isinstance(relu, nn.ReLU)):
+            relu.inplace = False
+            relu.register_full_backward_hook(lambda _, grads, outs: (grads[0].relu(),))
+        x = images.double().requires_grad_()
+        m(x).square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8 * gradients[0].abs().max().item())
+
+
 def test_blocks_without_se_stay(create, images):
     model = shake_(create('replace', se_stages=(3, 4))).double()
     fused = reparameterize_model(model)

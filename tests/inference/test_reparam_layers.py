@@ -1,17 +1,12 @@
 """The inference form of a block leaves alone what it cannot fold."""
-import copy
-import pickle
-
 import pytest
 import torch
 from helpers import shake_
 from timm.layers import freeze_batch_norm_2d
-from timm.utils import reparameterize_model
 from torch import nn
 from torch.nn.utils import parametrizations
 
 from timm_se50.inference.fuse import InferenceBottleneck
-from timm_se50.inference.inplace_norm import InplaceBatchNorm2d
 
 # Of the largest output: one block's float64 arithmetic, in another order.
 FLOAT64 = 1e-12
@@ -113,56 +108,3 @@ def test_frozen_parameters_stay_frozen(block):
     block.conv2.requires_grad_(True)
     fused = block.fuse()
     assert {name for name, p in fused.named_parameters() if p.requires_grad} == {'conv2.weight', 'conv2.bias'}
-
-
-class TestStem:
-    """Its BatchNorm cannot go into conv1, which timm asks alone; it works in place instead."""
-
-    @pytest.fixture(params=[torch.contiguous_format, torch.channels_last])
-    def x(self, request):
-        generator = torch.Generator().manual_seed(3)
-        return torch.randn(2, 64, 16, 16, generator=generator).to(memory_format=request.param)
-
-    @torch.no_grad()
-    @pytest.mark.parametrize('affine', [True, False])
-    def test_computes_the_same(self, create, x, affine):
-        model = shake_(create('patch'))
-        if not affine:
-            model.bn1.weight = model.bn1.bias = None
-        norm, fused = model.bn1, reparameterize_model(model).bn1
-        assert type(fused) is InplaceBatchNorm2d
-        expected, exact = norm(x), copy.deepcopy(norm).double()(x.double())
-        out = fused(x)
-        assert out.data_ptr() == x.data_ptr()
-        assert (out - exact).abs().max() <= 4 * (expected - exact).abs().max()
-
-    def test_gradient_and_other_dtypes_take_new_memory(self, create, x):
-        fused = reparameterize_model(shake_(create('patch'))).bn1
-        expected = fused.scale * x + fused.shift
-        x.requires_grad_()
-        out = fused(x)
-        torch.testing.assert_close(out, expected)
-        out.sum().backward()
-        assert torch.equal(x.grad, fused.scale.expand_as(x))
-        with torch.no_grad():
-            assert fused(x.bfloat16()).dtype == torch.bfloat16
-
-    @pytest.mark.parametrize('replace_', [freeze_batch_norm_2d, nn.SyncBatchNorm.convert_sync_batchnorm])
-    def test_replaced_norm_stays(self, create, replace_):
-        model = shake_(create('patch'))
-        model.bn1 = replace_(model.bn1)
-        assert type(reparameterize_model(model).bn1) is type(model.bn1) is not nn.BatchNorm2d
-
-    @pytest.mark.parametrize('change_', [hook_, override_, lambda norm: setattr(norm, 'running_mean', None)])
-    def test_changed_norm_stays(self, create, change_):
-        model = shake_(create('patch'))
-        change_(model.bn1)
-        assert type(reparameterize_model(model).bn1) is nn.BatchNorm2d
-
-    def test_is_of_the_model_it_is_in(self, create):
-        model = shake_(create('patch'))
-        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            other.bn1.bias.data.zero_()
-            fused = reparameterize_model(other).bn1
-            assert torch.equal(fused.shift[:, 0, 0], -other.bn1.running_mean * fused.scale[:, 0, 0])
-            assert type(other.bn1) is nn.BatchNorm2d

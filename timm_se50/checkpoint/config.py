@@ -11,12 +11,12 @@ import torch
 from timm.layers import DropBlock2d, DropPath, SqueezeExcite
 from timm.models.resnet import ResNet
 from torch import nn
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..bottleneck import SEBlock
 from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
+from ..stock import BATCH_NORMS
 from .saved import OURS, PORTABLE
 
 __all__ = ['checkpoint_config', 'se_config']
@@ -154,8 +154,8 @@ def _layers(model: nn.Module) -> dict[str, str]:
         kind = type(module).__name__.replace('MemoryEfficient', 'SE')  # how one trains, not what the model is
         if not name or isinstance(module, (nn.Identity, nn.Dropout, DropPath, DropBlock2d)):
             continue
-        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)):
-            known = type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
+        if isinstance(module, BATCH_NORMS):
+            known = type(module) in BATCH_NORMS
             layers[name] = f'{"BatchNorm2d" if known else kind}({module.eps})'
         elif isinstance(module, SEModule):
             layers[name] = f'{kind}(neutral={module.neutral})'

@@ -3,7 +3,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from .engines import ENGINES, make_run
+
 __all__ = ['bench', 'command', 'format_bench', 'interleave', 'median_ratio']
 
 
@@ -23,6 +25,7 @@ def bench(
         rounds: int = 7,
         train: bool = False,
         device: str = 'cpu',
+        engines: Sequence[str] = ('eager',),
 ) -> dict[str, dict[str, float]]:
     """Time a forward pass, or a training step, of our model and timm's, in turn; weights are random.
 
@@ -32,13 +35,19 @@ def bench(
         rounds: How often each model runs.
         train: Time forward, cross-entropy, backward and an SGD step in place of a forward pass.
         device: Where to run.
+        engines: What is to run the forward passes, of 'eager', 'compile', 'onnxruntime' and 'openvino'.
 
     Returns:
-        By model: 'seconds', the median over the rounds, and 'ratio', the median ratio to resnet50 in the same round.
+        By model (and engine, where that is not 'eager'): 'seconds', the median over the rounds, and 'ratio', the median
+        ratio to resnet50 in the first engine, in the same round.
 
     Raises:
-        ValueError: There is no such device.
+        ValueError: There is no such device, or no such engine.
     """
+    if unknown := set(engines) - set(ENGINES):
+        raise ValueError(f'engines={engines!r}: no {sorted(unknown)[0]!r}. Expected {", ".join(ENGINES)}.')
+    if train and tuple(engines) != ('eager',):
+        raise ValueError(f"engines={engines!r}: training steps are timed in 'eager' only.")
     try:
         x = torch.randn(batch_size, 3, image_size, image_size, device=device)
     except (AssertionError, RuntimeError) as e:  # the former where PyTorch was built without it
@@ -50,17 +59,23 @@ def bench(
         models['memory_efficient=True'] = timm.create_model('se_resnet50_replace', memory_efficient=True)
     else:
         models['reparameterized'] = reparameterize_model(models['se_resnet50'])
-    step = _training_step if train else _forward
-    runs = {name: step(model.to(device).train(train), x) for name, model in models.items()}
+    for model in models.values():
+        model.to(device).train(train)
+    if train:
+        runs = {name: _training_step(model, x) for name, model in models.items()}
+    else:
+        runs = {name if engine == 'eager' else f'{name}, {engine}': make_run(engine, model, x)
+                for engine in engines for name, model in models.items()}
     times = interleave(runs, rounds, warmup=1)
-    return {name: dict(seconds=statistics.median(seconds), ratio=median_ratio(seconds, times['resnet50']))
+    first = next(iter(times.values()))
+    return {name: dict(seconds=statistics.median(seconds), ratio=median_ratio(seconds, first))
             for name, seconds in times.items()}
 
 
 def format_bench(results: Mapping[str, Mapping[str, float]]) -> str:
     """The results as a table."""
-    lines = [f'{"":24}{"ms":>9}{"resnet50 = 1":>15}']
-    return '\n'.join(lines + [f'{n:24}{r["seconds"] * 1e3:9.1f}{r["ratio"]:15.3f}' for n, r in results.items()])
+    lines = [f'{"":28}{"ms":>9}{"resnet50 = 1":>15}']
+    return '\n'.join(lines + [f'{n:28}{r["seconds"] * 1e3:9.1f}{r["ratio"]:15.3f}' for n, r in results.items()])
 
 
 def interleave(
@@ -91,14 +106,6 @@ def median_ratio(of: list[float], to: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(of, to))
 
 
-def _forward(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
-    @torch.inference_mode()
-    def run():
-        model(x)
-        _wait(x)
-    return run
-
-
 def _training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     y = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -107,13 +114,9 @@ def _training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
         optimizer.zero_grad()
         F.cross_entropy(model(x), y).backward()
         optimizer.step()
-        _wait(x)
+        if x.device.type != 'cpu':
+            torch.accelerator.synchronize(x.device)
     return run
-
-
-def _wait(x: torch.Tensor) -> None:
-    if x.device.type != 'cpu':
-        torch.accelerator.synchronize(x.device)
 
 
 @click.command('bench')
@@ -122,6 +125,8 @@ def _wait(x: torch.Tensor) -> None:
 @click.option('--rounds', type=click.IntRange(1), default=7, show_default=True)
 @click.option('--train', is_flag=True, help='Time training steps in place of forward passes.')
 @click.option('--device', default='cpu', show_default=True)
+@click.option('--engine', 'engines', type=click.Choice(list(ENGINES)), multiple=True, default=['eager'],
+              show_default=True, help='What runs the forward passes; more than one may be given.')
 @click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
 def command(as_json, **options):
     """Time our model and timm's on this machine, in turn."""

@@ -1,9 +1,9 @@
 """The inference form of an SE block, which `timm.models.reparameterize_model()` puts in its place.
 
-BatchNorm goes into the convolution before it, and so does the ReLU behind it. In an `SEBottleneck` of the standard
-position most of SE goes as well. A 1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input,
-which has a quarter of the channels: `fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(h))`, with the product of the two made
-once, in float64. Scaling and addition are one pass, into memory that is there already.
+BatchNorm goes into the convolution before it. In an `SEBottleneck` of the standard position most of SE goes as well. A
+1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input, which has a quarter of the channels:
+`fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(h))`, with the product of the two made once, in float64. Scaling and addition
+are one pass, into memory that is there already. Activations stay the modules that they were, for whoever hooks them.
 """
 import copy
 from typing import Any
@@ -12,10 +12,9 @@ import torch
 from timm.layers import register_notrace_module
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..squeeze_excite import SEModule
-from ..stock import is_pointwise, is_stock, is_stock_conv, is_watched
+from ..stock import BATCH_NORMS, is_pointwise, is_stock, is_stock_conv, is_watched
 from ..torch_internals import is_recorded
 from .prepacked_conv import PrepackedConv2d
 
@@ -106,21 +105,13 @@ class _Gate(nn.Module):
         return x[:, :, None, None]
 
 
-def _prepack_(block: Any) -> None:
-    """Put a `PrepackedConv2d` in place of each convolution and of the ReLU behind it."""
-    for i in (1, 2, 3):
-        conv, norm, act = (getattr(block, f'{name}{i}', None) for name in ('conv', 'bn', 'act'))
-        if not is_stock_conv(conv):
-            continue
-        # Behind the last convolution the activation waits for the shortcut.
-        relu = hasattr(block, f'conv{i + 1}') and type(norm) in (nn.Identity, type(None)) and is_stock(act, nn.ReLU)
-        setattr(block, f'conv{i}', PrepackedConv2d(conv, relu))
-        if relu:
-            setattr(block, f'act{i}', nn.Identity())
-    if is_stock(block.downsample, nn.Sequential):
-        for i, layer in enumerate(block.downsample):
-            if is_stock_conv(layer):
-                block.downsample[i] = PrepackedConv2d(layer)
+def _prepack_(layers: nn.Module) -> None:
+    """Put a `PrepackedConv2d` in place of each convolution of a block."""
+    for name, layer in list(layers.named_children()):
+        if is_stock_conv(layer):
+            setattr(layers, name, PrepackedConv2d(layer))
+        elif name == 'downsample' and is_stock(layer, nn.Sequential):
+            _prepack_(layer)
 
 
 def _fold_sequential(layers: nn.Sequential) -> nn.Sequential:
@@ -147,7 +138,7 @@ def _fold_(conv: Any, norm: Any) -> None:
 def _folds(conv: Any, norm: Any) -> bool:
     return (
         is_stock(conv, nn.Conv2d)
-        and any(is_stock(norm, kind) for kind in (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d))
+        and any(is_stock(norm, kind) for kind in BATCH_NORMS)
         and norm.running_mean is not None
     )
 

@@ -26,7 +26,6 @@ class _Packed(NamedTuple):
     state: tuple[int, ...]  # what that and the bias were at the time
     input_size: torch.Size  # what it was made for
     weight: torch.Tensor  # in oneDNN's order
-    relu: bool  # whether the ReLU is oneDNN's
 
 
 def _state(*tensors: torch.Tensor | None) -> tuple[int, ...]:
@@ -34,7 +33,7 @@ def _state(*tensors: torch.Tensor | None) -> tuple[int, ...]:
 
 
 class PrepackedConv2d(nn.Module):
-    """A convolution, and a ReLU behind it where wanted.
+    """A convolution.
 
     In float32 on a CPU, where gradients are off, it keeps the reordered weight from one call to the next, as an
     attribute that is in no copy and no checkpoint. oneDNN's order depends on the size of the input: another size has
@@ -43,23 +42,20 @@ class PrepackedConv2d(nn.Module):
 
     Args:
         conv: The convolution, with padding by numbers and by zeros; its parameters are taken over.
-        relu: Whether a ReLU follows.
     """
     __jit_ignored_attributes__ = ('_packed',)
 
-    def __init__(self, conv: nn.Conv2d, relu: bool = False):
+    def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
-        self.relu = relu
         self._packed: _Packed | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
             if _is_packable(x, self.weight, self.bias):
                 return self._forward_packed(x)
-        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return F.relu_(x) if self.relu else x
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     @torch.jit.unused
     def _forward_packed(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,15 +65,11 @@ class PrepackedConv2d(nn.Module):
         known = self._packed  # one read, so that threads may share the module
         state = _state(weight, self.bias)
         if known is None or known.source() is not weight or known.state != state:
-            # oneDNN's ReLU makes zero of NaN, and so would hide that a checkpoint is of a network that diverged
-            finite = all(t is None or bool(t.sum().isfinite()) for t in (weight, bias))
-            known = _Packed(weakref.ref(weight), state, torch.Size(), weight, self.relu and finite)
+            known = _Packed(weakref.ref(weight), state, torch.Size(), weight)
         if known.input_size != x.shape:
             packed = reorder_convolution_weight(weight, *geometry, x.shape)
             self._packed = known = known._replace(input_size=x.shape, weight=packed)
-        attr = 'relu' if known.relu else 'none'
-        x = convolution_pointwise(x, known.weight, bias, *geometry, attr, [], '')
-        return F.relu_(x) if self.relu and not known.relu else x
+        return convolution_pointwise(x, known.weight, bias, *geometry, 'none', [], '')
 
     def _apply(self, fn, recurse=True):
         self._packed = None  # a cast and back may end at the same address
@@ -93,7 +85,7 @@ class PrepackedConv2d(nn.Module):
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
         return (f'{in_channels * self.groups}, {out_channels}, kernel_size={tuple(self.weight.shape[2:])}, '
-                f'stride={self.stride}, relu={self.relu}')
+                f'stride={self.stride}')
 
 
 # timm's FX feature extraction takes it as a whole: it cannot record a choice by device

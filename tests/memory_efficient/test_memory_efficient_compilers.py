@@ -66,38 +66,39 @@ def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch
     # compiled code draws other numbers
     monkeypatch.setattr(timm.layers.DropPath, 'forward', lambda self, x: x * KEEP.view(2, *[1] * (x.ndim - 1)))
     plain, efficient = (make(m, **kwargs).double() for m in (False, True))
-    results = [step(plain), step(efficient, compile_(efficient))]
+    results = [step(plain, plain), step(efficient, compile_(efficient))]
     assert len(traced) == 4
     assert results[0].keys() == results[1].keys()
     for key, expected in results[0].items():
         torch.testing.assert_close(results[1][key], expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
-def step(model, run=None):
+def step(model, run):
     """Output, gradients and buffers after a step."""
-    output = (run or model)(IMAGES.to(model.fc.weight.dtype))
+    output = run(IMAGES.to(model.fc.weight.dtype))
     output.sin().sum().backward()
     return {'output': output.detach()} | {k: p.grad for k, p in model.named_parameters()} | {
         k: b.double() for k, b in model.named_buffers()}
 
 
 @pytest.mark.usefixtures('compile_')
-def test_a_compiled_model_saves_no_more_than_a_compiled_resnet50():
+def test_a_compiled_model_saves_less_than_a_compiled_resnet50():
     """As inductor divides a model into forward and backward, less the generated code."""
     counts = []
     for name, kwargs in (('resnet50', {}), ('se_resnet50_replace', {'memory_efficient': True})):
         torch._dynamo.reset()
         model = timm.create_model(name, layers=(2, 1, 1, 1), **kwargs).train()
         compiled = torch.compile(model, backend='aot_eager_decomp_partition', fullgraph=True)
-        counts.append(saved_bytes(model, lambda m: compiled(IMAGES)))
+        counts.append(saved_bytes(model, lambda m, run=compiled: run(IMAGES)))
     plain, efficient = counts
-    assert efficient <= plain, counts
+    assert efficient < 0.9 * plain, counts
 
 
 @pytest.mark.parametrize('autocast', [torch.bfloat16, torch.float16], ids=str)
 def test_autocast(autocast, compile_):
     """At most twice as far from float32 as the plain path."""
-    exact = step(make(False))
+    model = make(False)
+    exact = step(model, model)
     errors = []
     for memory_efficient in (False, True):
         model = make(memory_efficient)
@@ -109,6 +110,15 @@ def test_autocast(autocast, compile_):
         found = {'output': output.detach()} | {k: p.grad for k, p in model.named_parameters()}
         errors.append(max(((found[k] - exact[k]).norm() / (exact[k].norm() + 1e-12)).item() for k in found))
     assert errors[1] < 2 * errors[0]
+
+
+def test_another_batch_size_and_gradient_checkpointing(compile_):
+    plain, efficient = make(False).double(), make().double()
+    efficient.set_grad_checkpointing()
+    compiled = compile_(efficient)
+    for n in (2, 3, 4):  # compiled for 2, then for any
+        images = torch.randn(n, 3, 64, 64, dtype=torch.double)
+        torch.testing.assert_close(compiled(images), plain(images), rtol=1e-9, atol=1e-9)
 
 
 def test_it_goes_with_eval_mode_and_back(forbidden, compile_):

@@ -6,7 +6,7 @@ from torch.func import functional_call
 from torch.nn.functional import relu
 
 from timm_se50 import SEModule
-from timm_se50.memory_efficient.arithmetic import traced_norm_se_add_relu
+from timm_se50.memory_efficient.arithmetic import traced_norm_relu, traced_norm_se_add_relu
 from timm_se50.memory_efficient.norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
 
 LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
@@ -42,6 +42,7 @@ class Tail(nn.Module):
                 'norm_se_add_relu': lambda: norm_se_add_relu(x, shortcut, self.norm, self.se, keep),
                 'norm_relu_conv_norm2_se_add_relu': lambda: norm_relu_conv_norm_se_add_relu(
                     x, shortcut, self.norm, self.conv, self.norm2, self.se, keep),
+                'traced_norm_relu_conv': lambda: self.conv(traced_norm_relu(x, self.norm)),
                 'traced_norm_se_add_relu': lambda: traced_norm_se_add_relu(x, shortcut, self.norm, self.se, keep),
             }[self.kind]()
         for step in self.steps:
@@ -55,7 +56,7 @@ class Tail(nn.Module):
 
 
 BY_HAND = ('norm_relu_conv', 'norm_se_add_relu', 'norm_relu_conv_norm2_se_add_relu')
-KINDS = (*BY_HAND, 'traced_norm_se_add_relu')
+KINDS = (*BY_HAND, 'traced_norm_relu_conv', 'traced_norm_se_add_relu')
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -66,6 +67,7 @@ KINDS = (*BY_HAND, 'traced_norm_se_add_relu')
     ('norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
     ('norm_relu_conv_norm2_se_add_relu', {}, None),
     ('norm_relu_conv_norm2_se_add_relu', {}, [0.0, 1.0, 1.25]),
+    ('traced_norm_relu_conv', {}, None),
     ('traced_norm_se_add_relu', {}, None),
     ('traced_norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
 ])

@@ -10,10 +10,11 @@ the pixels of each channel of each sample, that of g and that of g * x^.
 """
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..squeeze_excite import SEModule
 
-__all__ = ['excite', 'excite_backward', 'parameters', 'scale_and_shift', 'statistics', 'traced_norm_se_add_relu']
+__all__ = ['excite', 'excite_backward', 'parameters', 'traced_norm_relu', 'traced_norm_se_add_relu']
 
 
 def parameters(norm: nn.BatchNorm2d, se: SEModule) -> tuple[Tensor, ...]:
@@ -62,20 +63,32 @@ def excite_backward(
     return scale.detach(), *torch.autograd.grad((scale, shift), inputs, (sum_gx, sum_g))
 
 
-def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean over pixels, (N, C), and mean and 1 / std of the batch, (C,); the running ones are updated.
+def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A pivot, (C,); z's mean less that by channel and sample, (N, C), and by channel, (C,); 1 / std, (C,).
 
-    The variance is that within samples and that between them: no difference of large numbers, as BatchNorm's is none.
+    The sums of z and of its square are one pass, but the variance, their difference, cancels where the mean is large.
+    So a constant is taken off first, the mean over the pixels' first row, which is at most sqrt(H) standard deviations
+    off the mean. The norm's running statistics are updated.
     """
-    var, means = torch.var_mean(z, (2, 3), correction=0)
-    mean = means.mean(0)
-    var = var.mean(0) + (means - mean).square().mean(0)
-    count = z.numel() // z.shape[1]
+    pivot = z[:, :, 0].to(torch.promote_types(z.dtype, torch.float32)).mean((0, 2)).detach()
+    y = z - pivot[:, None, None]
+    means = y.mean((2, 3))
+    mean, count = means.mean(0), z.numel() // z.shape[1]
+    var = y.square().mean((2, 3)).mean(0) - mean.square()
     with torch.no_grad():
-        for running, now in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        for running, now in ((norm.running_mean, pivot + mean), (norm.running_var, var * (count / (count - 1)))):
             running.lerp_(now.to(running.dtype), norm.momentum)  # type: ignore[union-attr, arg-type]
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return means, mean, (var + norm.eps).rsqrt()
+    return pivot, means, mean, (var + norm.eps).rsqrt()
+
+
+def traced_norm_relu(z: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """`relu(norm(z))`, norm in training mode, in operators that a compiler can fuse; not saved but made again."""
+    with torch.autocast(z.device.type, enabled=False):
+        pivot, _, mean, invstd = statistics(z, norm)
+        scale = norm.weight * invstd
+        return checkpoint(
+            affine_relu, z, pivot, scale, norm.bias - scale * mean, use_reentrant=False, preserve_rng_state=False)
 
 
 def traced_norm_se_add_relu(
@@ -87,12 +100,14 @@ def traced_norm_se_add_relu(
 ) -> Tensor:
     """`relu(keep * se(norm(z)) + shortcut)`, norm in training mode, in operators that a compiler can fuse."""
     with torch.autocast(z.device.type, enabled=False):
-        x = z.to(torch.promote_types(z.dtype, torch.float32))
-        means, mean, invstd = statistics(x, norm)
+        pivot, means, mean, invstd = statistics(z, norm)
         scale, shift = scale_and_shift(
             (means - mean) * invstd, parameters(norm, se), (se.logit_scale, se.gate_scale), keep)
-        # The mean that goes off the large map is a constant; its gradient goes through the shift, which has the sums
-        centre, scale = mean.detach(), scale * invstd
-        shift = shift - scale * (mean - centre)
-        x = (x - centre[:, None, None]) * scale[..., None, None] + shift[..., None, None]
-        return (x + shortcut).relu().to(z.dtype)
+        scale = scale * invstd
+        return affine_relu(z, pivot, scale, shift - scale * mean, shortcut)
+
+
+def affine_relu(z: Tensor, pivot: Tensor, scale: Tensor, shift: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """`relu(scale * (z - pivot) + shift + shortcut)`; scale and shift by channel, (C,), or by sample too, (N, C)."""
+    x = (z - pivot[:, None, None]) * scale[..., None, None] + shift[..., None, None]
+    return (x if shortcut is None else x + shortcut).relu().to(z.dtype)

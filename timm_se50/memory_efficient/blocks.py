@@ -10,7 +10,7 @@ from ..bottleneck import SEBottleneck
 from ..squeeze_excite import SEModule
 from ..stock import is_pointwise, is_stock, is_stock_conv
 from ..torch_internals import has_global_hooks, is_compiling, is_transformed
-from .arithmetic import traced_norm_se_add_relu
+from .arithmetic import traced_norm_relu, traced_norm_se_add_relu
 from .norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
 
 __all__ = ['MemoryEfficientBottleneck', 'set_memory_efficient']
@@ -22,8 +22,8 @@ MAX_REMADE = 64
 def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
     """Make a model's SE blocks save less for the backward pass, or as much as ever; their parameters stay as they are.
 
-    A block uses it where it can, and computes as ever where it cannot: in eval mode, under TorchScript, with other norms
-    than BatchNorm, and so on (docs/memory.md has the list). Results differ by rounding.
+    A block uses it where it can, and computes as ever where it cannot: in eval mode, under TorchScript, with other
+    norms than BatchNorm, and so on (docs/memory.md has the list). Results differ by rounding.
 
     Args:
         model: A model with `SEBottleneck` blocks, or one such block.
@@ -72,34 +72,39 @@ def is_applicable(block: SEBottleneck, x: Tensor) -> bool:
 def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     """The block's forward."""
     conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se_standard)
-    bn1, bn2, compiling = cast(nn.BatchNorm2d, block.bn1), cast(nn.BatchNorm2d, block.bn2), is_compiling()
-    z = block.conv1(x)
-    if not compiling and _is_norm_relu_conv(z, bn1, block.act1, block.conv2):
-        z = norm_relu_conv(z, bn1, block.conv2)
+    compiling, remade = is_compiling(), False
+    z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
+    if is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):
+        remade = (
+            not compiling and conv.in_channels <= MAX_REMADE and _is_norm_relu_conv(z, block.bn2, block.act2, conv))
+        if not remade:
+            z = _norm_relu_conv(z, block.bn2, block.act2, conv)
     else:
-        z = block.conv2(block.act1(bn1(z)))
-    short = (
-        not compiling and is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity)
-        and _is_norm_relu_conv(z, bn2, block.act2, conv))
-    remade = short and conv.in_channels <= MAX_REMADE
-    if not short:
-        z = conv(block.aa(block.act2(block.drop_block(bn2(z)))))  # type: ignore[misc]
-    elif not remade:
-        z = norm_relu_conv(z, bn2, conv)
+        z = conv(block.aa(block.act2(block.drop_block(block.bn2(z)))))  # type: ignore[misc]
 
     # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
     keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
     shortcut = (x if block.downsample is None else block.downsample(x)).to(z.dtype)
+    if compiling:
+        return traced_norm_se_add_relu(z, shortcut, norm, se, keep)
     if remade:
-        return norm_relu_conv_norm_se_add_relu(z, shortcut, bn2, conv, norm, se, keep)
-    return (traced_norm_se_add_relu if compiling else norm_se_add_relu)(z, shortcut, norm, se, keep)
+        return norm_relu_conv_norm_se_add_relu(z, shortcut, cast(nn.BatchNorm2d, block.bn2), conv, norm, se, keep)
+    return norm_se_add_relu(z, shortcut, norm, se, keep)
+
+
+def _norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
+    if not _is_norm_relu_conv(z, norm, act, conv):
+        return conv(act(norm(z)))
+    norm, conv = cast(nn.BatchNorm2d, norm), cast(nn.Conv2d, conv)
+    return conv(traced_norm_relu(z, norm)) if is_compiling() else norm_relu_conv(z, norm, conv)
 
 
 def _is_norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> bool:
-    """Whether `norm_relu_conv` may stand for the three."""
+    """Whether one function may stand for the three."""
+    device = z.device.type
     return (
         _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock_conv(conv) and conv.bias is None
-        and not (torch.is_autocast_enabled(z.device.type) and torch.get_autocast_dtype(z.device.type) != z.dtype))
+        and not (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != z.dtype))
 
 
 def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:

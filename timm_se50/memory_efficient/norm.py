@@ -1,4 +1,6 @@
 """Memory-efficient functions, for eager PyTorch: norm and what follows it, with a backward written by hand."""
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -121,8 +123,8 @@ def _conv_args(conv: nn.Conv2d) -> tuple:
 def _batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     """The norm's output, and the mean and 1 / std that it was computed with."""
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return torch.native_batch_norm(  # type: ignore[arg-type]
-        z, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
+    return torch.native_batch_norm(
+        z, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, cast(float, norm.momentum), norm.eps)
 
 
 def _normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -> Tensor:

@@ -3,7 +3,8 @@
     python benchmarks/training.py
     python benchmarks/training.py --batch-sizes 8 --image-sizes 160 --layouts channels_last --rounds 30
     python benchmarks/training.py --clock cpu  # on a busy machine: CPU time of a single thread
-    python benchmarks/training.py --device cuda --autocast --batch-sizes 64 --image-sizes 224
+    python benchmarks/training.py --compile  # all three through torch.compile, whole
+    python benchmarks/training.py --device cuda --autocast --batch-sizes 128 --image-sizes 224
 
 A step is zero_grad, forward, cross-entropy, backward and SGD with momentum. In a round each model takes one step, in an
 order of its own; the figure is the median over rounds of the ratio to resnet50 within the round. Bytes are exact: what
@@ -47,7 +48,16 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[torch.nn.Module], tor
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = forward(model)
     assert output.requires_grad
+    assert not getattr(output.grad_fn, '_tensors_no_vc_check', None)  # which compiled code saves and no hook sees
     return sum(nbytes for pointer, nbytes in storages.items() if pointer not in own)
+
+
+def peak_bytes(step: Callable[[], None]) -> int:
+    """Bytes of a GPU's memory that a step allocates at most, above what is there before it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def measure(args, batch: int, size: int, layout: str) -> dict:
@@ -76,8 +86,12 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
         name: timm.create_model(arch, **kwargs).to(device, memory_format=memory_format).train()
         for name, (arch, kwargs) in MODELS.items()
     }
-    nbytes = {name: saved_bytes(model, forward) for name, model in models.items()}
-    steps = {name: make_step(model) for name, model in models.items()}
+    runs = {name: torch.compile(m, fullgraph=True, dynamic=False) if args.compile else m for name, m in models.items()}
+    steps = {name: make_step(run) for name, run in runs.items()}
+    for step in steps.values():
+        step()  # compiles
+    nbytes = {name: saved_bytes(model, lambda m, run=runs[name]: forward(run)) for name, model in models.items()}
+    peaks = {name: peak_bytes(step) for name, step in steps.items()} if device.type == 'cuda' else {}
     times = interleave(steps, args.rounds, args.warmup, CLOCKS[args.clock])
 
     result = {}
@@ -91,7 +105,7 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
             'step_ratio_median': statistics.median(ratios),
             'step_ratio_quartiles': [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
             'step_ratio_of_minima': min(times[name]) / min(times['resnet50']),
-        }
+        } | ({'peak_bytes': peaks[name], 'peak_ratio': peaks[name] / peaks['resnet50']} if peaks else {})
     return {'models': result}
 
 
@@ -105,6 +119,7 @@ def main():
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--autocast', action='store_true', help='bfloat16')
+    parser.add_argument('--compile', action='store_true', help='torch.compile(model, fullgraph=True)')
     parser.add_argument('--clock', default='wall', choices=list(CLOCKS), help='cpu sets one thread')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training.json, .md and .png')
     args = parser.parse_args()
@@ -113,6 +128,7 @@ def main():
 
     for batch, size, layout in tqdm(list(itertools.product(args.batch_sizes, args.image_sizes, args.layouts))):
         part = f'{batch}, {size}, {layout.partition("_format")[0]}{", bfloat16" if args.autocast else ""}'
+        part += ', compiled' * args.compile + f', {args.device}' * (args.device != 'cpu')
         results = update_json(args.out / 'training.json', part, {
             'device': args.device, 'clock': args.clock, 'rounds': args.rounds, **measure(args, batch, size, layout)})
     report(results, args.out)

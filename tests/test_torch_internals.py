@@ -135,6 +135,8 @@ def test_all_of_it_is_found_in_this_pytorch():
     module = nn.Conv2d(1, 1, 1)
     assert not torch_internals.is_transformed()
     assert not torch_internals.is_recorded()
+    assert not torch_internals.is_compiling()
+    assert torch.compile(lambda x: x * torch_internals.is_compiling(), backend='eager')(torch.ones(2)).all()
     assert not torch_internals.has_global_hooks()
     assert not torch_internals.has_call_hooks(module, backward=True)
     assert not torch_internals.has_load_hooks(module)

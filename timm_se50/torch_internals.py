@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 __all__ = [
     'convolution_pointwise', 'has_call_hooks', 'has_global_hooks', 'has_load_hooks', 'has_packed_convolution',
-    'is_batched', 'is_compiled', 'is_recorded', 'is_transformed', 'reorder_convolution_weight',
+    'is_batched', 'is_compiled', 'is_compiling', 'is_recorded', 'is_transformed', 'reorder_convolution_weight',
 ]
 
 
@@ -24,6 +24,11 @@ def is_transformed() -> bool:
         torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_fx_tracing()
         or bool(_call(torch._C, '_are_functorch_transforms_active', True))
         or getattr(forward_ad, '_current_level', 0) >= 0)
+
+
+def is_compiling() -> bool:
+    """Whether torch.compile traces this, and not torch.export, which older versions do not tell from it."""
+    return torch.compiler.is_dynamo_compiling() and not _call(torch.compiler, 'is_exporting', True)
 
 
 def is_recorded() -> bool:

@@ -1,19 +1,24 @@
-"""memory_efficient=True under what traces, compiles or transforms a model: the plain path, without being asked."""
+"""memory_efficient=True under what traces, compiles or transforms a model: torch.compile gets a formula that it can
+differentiate and fuse, and everything else the plain path, without being asked."""
 import pytest
 import timm
 import torch
+from helpers import shake_
+from training import saved_bytes
 
 from timm_se50.memory_efficient import blocks as me
+from timm_se50.memory_efficient.arithmetic import traced_norm_se_add_relu
 
 torch.set_num_threads(1)
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+KEEP = torch.tensor([0.0, 2.0], dtype=torch.double)  # what drop path may make of two samples
 
 
-def make(memory_efficient=True, train=True):
+def make(memory_efficient=True, train=True, **kwargs):
     torch.manual_seed(1)
     model = timm.create_model('se_resnet50_patch', layers=(1, 1, 1, 1), num_classes=10,
-                              memory_efficient=memory_efficient)
-    return model.train(train)
+                              memory_efficient=memory_efficient, **kwargs)
+    return shake_(model).train(train)
 
 
 @pytest.fixture
@@ -46,14 +51,84 @@ def test_fx(forbidden):
     assert torch.equal(graph(x), make(memory_efficient=False).layer1[0](x))
 
 
-def test_compile(forbidden):
+@pytest.fixture
+def compile_():
+    """aot_eager: the whole of torch.compile, autograd too, less the generated code, which takes a minute to build."""
     torch._dynamo.reset()
-    # aot_eager: the whole of torch.compile, autograd too, less the generated code, which takes a minute to build
-    compiled = torch.compile(make(), backend='aot_eager', fullgraph=True)
-    output, expected = compiled(IMAGES), make(memory_efficient=False)(IMAGES)
-    output.sum().backward()
-    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)  # batch_norm is decomposed
+    yield lambda model: torch.compile(model, backend='aot_eager', fullgraph=True)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'drop_path_rate': 0.5}, {'aa_layer': timm.layers.BlurPool2d}], ids=str)
+def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch):
+    traced = []
+    monkeypatch.setattr(me, 'traced_norm_se_add_relu', lambda *args: traced.append(1) or traced_norm_se_add_relu(*args))
+    # compiled code draws other numbers
+    monkeypatch.setattr(timm.layers.DropPath, 'forward', lambda self, x: x * KEEP.view(2, *[1] * (x.ndim - 1)))
+    plain, efficient = (make(m, **kwargs).double() for m in (False, True))
+    results = [step(plain, plain), step(efficient, compile_(efficient))]
+    assert len(traced) == 4
+    assert results[0].keys() == results[1].keys()
+    for key, expected in results[0].items():
+        torch.testing.assert_close(results[1][key], expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+def step(model, run):
+    """Output, gradients and buffers after a step."""
+    output = run(IMAGES.to(model.fc.weight.dtype))
+    output.sin().sum().backward()
+    return {'output': output.detach()} | {k: p.grad for k, p in model.named_parameters()} | {
+        k: b.double() for k, b in model.named_buffers()}
+
+
+@pytest.mark.usefixtures('compile_')
+def test_a_compiled_model_saves_less_than_a_compiled_resnet50():
+    """As inductor divides a model into forward and backward, less the generated code."""
+    counts = []
+    for name, kwargs in (('resnet50', {}), ('se_resnet50_replace', {'memory_efficient': True})):
+        torch._dynamo.reset()
+        model = timm.create_model(name, layers=(2, 1, 1, 1), **kwargs).train()
+        compiled = torch.compile(model, backend='aot_eager_decomp_partition', fullgraph=True)
+        counts.append(saved_bytes(model, lambda m, run=compiled: run(IMAGES)))
+    plain, efficient = counts
+    assert efficient < 0.9 * plain, counts
+
+
+@pytest.mark.parametrize('autocast', [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(autocast, compile_):
+    """At most twice as far from float32 as the plain path."""
+    model = make(False)
+    exact = step(model, model)
+    errors = []
+    for memory_efficient in (False, True):
+        model = make(memory_efficient)
+        run = compile_(model)
+        with torch.autocast('cpu', autocast):
+            output = run(IMAGES)
+        assert output.dtype == autocast
+        output.float().sin().sum().backward()
+        found = {'output': output.detach()} | {k: p.grad for k, p in model.named_parameters()}
+        errors.append(max(((found[k] - exact[k]).norm() / (exact[k].norm() + 1e-12)).item() for k in found))
+    assert errors[1] < 2 * errors[0]
+
+
+def test_another_batch_size_and_gradient_checkpointing(compile_):
+    plain, efficient = make(False).double(), make().double()
+    efficient.set_grad_checkpointing()
+    compiled = compile_(efficient)
+    for n in (2, 3, 4):  # compiled for 2, then for any
+        images = torch.randn(n, 3, 64, 64, dtype=torch.double)
+        torch.testing.assert_close(compiled(images), plain(images), rtol=1e-9, atol=1e-9)
+
+
+def test_it_goes_with_eval_mode_and_back(forbidden, compile_):
+    """A compiled model that is validated between epochs."""
+    model = make()
+    compiled = compile_(model.eval())
+    torch.testing.assert_close(compiled(IMAGES), make(False).eval()(IMAGES), rtol=1e-5, atol=1e-5)
+    model.train()
+    with pytest.raises(Exception, match='was taken'):
+        compiled(IMAGES)
 
 
 def test_export(forbidden):

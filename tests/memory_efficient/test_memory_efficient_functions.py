@@ -6,8 +6,8 @@ from torch.func import functional_call
 from torch.nn.functional import relu
 
 from timm_se50 import SEModule
-from timm_se50.memory_efficient.conv import conv_norm, conv_norm_se_add_relu
-from timm_se50.memory_efficient.norm import norm_relu_conv, norm_se_add_relu
+from timm_se50.memory_efficient.arithmetic import traced_norm_relu, traced_norm_se_add_relu
+from timm_se50.memory_efficient.norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
 
 LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
@@ -17,14 +17,14 @@ class Tail(nn.Module):
 
     def __init__(self, kind, width=4, channels=8, kernel_size=1, stride=1, groups=1, neutral=True):
         super().__init__()
-        self.kind = kind
-        conv_first = kind.startswith('conv')
-        self.norm = nn.BatchNorm2d(width if kind == 'norm_relu_conv' else channels)
+        self.kind, self.steps = kind, kind.removeprefix('traced_').split('_')
+        self.norm = nn.BatchNorm2d(width if 'conv' in kind else channels)
+        self.norm2 = nn.BatchNorm2d(channels) if 'norm2' in kind else None
         if 'conv' in kind:
             self.conv = nn.Conv2d(width, channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         if 'se' in kind:
             self.se = SEModule(channels, 4, neutral)
-        self.shape = (width if conv_first or kind == 'norm_relu_conv' else channels, 3, 2)
+        self.shape = (width if 'conv' in kind else channels, 3, 2)
         self.shortcut_shape = (channels, 3, 2)
         with torch.no_grad():
             for p in self.parameters():
@@ -40,12 +40,13 @@ class Tail(nn.Module):
             return {
                 'norm_relu_conv': lambda: norm_relu_conv(x, self.norm, self.conv),
                 'norm_se_add_relu': lambda: norm_se_add_relu(x, shortcut, self.norm, self.se, keep),
-                'conv_norm': lambda: conv_norm(x, self.conv, self.norm),
-                'conv_norm_se_add_relu':
-                    lambda: conv_norm_se_add_relu(x, shortcut, self.conv, self.norm, self.se, keep),
+                'norm_relu_conv_norm2_se_add_relu': lambda: norm_relu_conv_norm_se_add_relu(
+                    x, shortcut, self.norm, self.conv, self.norm2, self.se, keep),
+                'traced_norm_relu_conv': lambda: self.conv(traced_norm_relu(x, self.norm)),
+                'traced_norm_se_add_relu': lambda: traced_norm_se_add_relu(x, shortcut, self.norm, self.se, keep),
             }[self.kind]()
-        for step in self.kind.split('_'):
-            if step in ('conv', 'norm', 'se'):
+        for step in self.steps:
+            if step in ('conv', 'norm', 'norm2', 'se'):
                 x = getattr(self, step)(x)
             elif step == 'relu':
                 x = relu(x)
@@ -54,7 +55,8 @@ class Tail(nn.Module):
         return x
 
 
-KINDS = ('norm_relu_conv', 'norm_se_add_relu', 'conv_norm', 'conv_norm_se_add_relu')
+BY_HAND = ('norm_relu_conv', 'norm_se_add_relu', 'norm_relu_conv_norm2_se_add_relu')
+KINDS = (*BY_HAND, 'traced_norm_relu_conv', 'traced_norm_se_add_relu')
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -63,9 +65,11 @@ KINDS = ('norm_relu_conv', 'norm_se_add_relu', 'conv_norm', 'conv_norm_se_add_re
     ('norm_relu_conv', {'kernel_size': 3, 'stride': 2, 'groups': 2}, None),
     ('norm_se_add_relu', {}, None),
     ('norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
-    ('conv_norm', {}, None),
-    ('conv_norm_se_add_relu', {}, None),
-    ('conv_norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
+    ('norm_relu_conv_norm2_se_add_relu', {}, None),
+    ('norm_relu_conv_norm2_se_add_relu', {}, [0.0, 1.0, 1.25]),
+    ('traced_norm_relu_conv', {}, None),
+    ('traced_norm_se_add_relu', {}, None),
+    ('traced_norm_se_add_relu', {}, [0.0, 1.0, 1.25]),
 ])
 def test_gradcheck(kind, conv, keep, layout):
     torch.manual_seed(0)
@@ -119,7 +123,7 @@ def test_frozen_parts_get_no_gradient_and_the_others_the_same(kind):
             assert (parameter.grad is None) if name == frozen else torch.equal(parameter.grad, expected[name])
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', BY_HAND)
 def test_second_derivative_is_refused(kind):
     tail = Tail(kind)
     output = tail(*tail.inputs(torch.contiguous_format)).square().sum()
@@ -127,7 +131,7 @@ def test_second_derivative_is_refused(kind):
         torch.autograd.grad(output, list(tail.parameters()), create_graph=True)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', BY_HAND)
 def test_batched_gradients_are_refused(kind):
     tail = Tail(kind)
     output = tail(*tail.inputs(torch.contiguous_format))

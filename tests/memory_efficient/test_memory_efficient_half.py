@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from test_memory_efficient_functions import Tail
+from test_memory_efficient_functions import KINDS, Tail
 
 SHAPE = (8, 16, 14, 14)
 
@@ -19,7 +19,7 @@ def gradients(tail, inputs, weight, plain, dtype=None):
 
 @pytest.mark.parametrize('mean', [0, 1, 10, 100])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize('kind', ['norm_relu_conv', 'norm_se_add_relu'])
+@pytest.mark.parametrize('kind', KINDS)
 def test_gradients_are_as_near_to_float64(kind, dtype, mean):
     """For each gradient on average over 4 draws: of 4 numbers, as fc1's bias has, one draw's error is luck."""
     errors = {True: 0.0, False: 0.0}  # of the plain path and of ours

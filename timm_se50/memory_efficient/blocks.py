@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from ..bottleneck import SEBottleneck
 from ..squeeze_excite import SEModule
 from ..stock import is_pointwise, is_stock, is_stock_conv
-from ..torch_internals import has_global_hooks, is_transformed
-from .conv import conv_norm, conv_norm_se_add_relu
-from .norm import norm_relu_conv, norm_se_add_relu
+from ..torch_internals import has_global_hooks, is_compiling, is_transformed
+from .arithmetic import traced_norm_relu, traced_norm_se_add_relu
+from .norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
 
 __all__ = ['MemoryEfficientBottleneck', 'set_memory_efficient']
 
-# K * K / C, of a 1x1 convolution of K channels to C, up to which its output is not made; 16 in layer1
-MAX_GRAM = 16
+# Input channels of conv3 up to which its output is made again in the backward pass, not saved: those of layer1
+MAX_REMADE = 64
 
 
 def set_memory_efficient(model: nn.Module, enable: bool = True) -> None:
     """Make a model's SE blocks save less for the backward pass, or as much as ever; their parameters stay as they are.
 
-    A block uses it where it can, and computes as ever where it cannot: in eval mode, under torch.compile and
-    TorchScript, with other norms than BatchNorm, and so on (docs/memory.md has the list). Results differ by rounding.
+    A block uses it where it can, and computes as ever where it cannot: in eval mode, under TorchScript, with other
+    norms than BatchNorm, and so on (docs/memory.md has the list). Results differ by rounding.
 
     Args:
         model: A model with `SEBottleneck` blocks, or one such block.
@@ -55,7 +55,7 @@ class MemoryEfficientBottleneck(SEBottleneck):
 def is_applicable(block: SEBottleneck, x: Tensor) -> bool:
     """Whether `forward` computes what the block does of `x`, and nobody looks on who would miss what it leaves out."""
     # what records or transforms, and subclasses of Tensor, see through the plain path only
-    if type(x) is not Tensor or is_transformed():
+    if type(x) is not Tensor or (is_transformed() and not is_compiling()):
         return False
     if has_global_hooks() or not torch.amp.is_autocast_available(x.device.type):
         return False
@@ -72,38 +72,39 @@ def is_applicable(block: SEBottleneck, x: Tensor) -> bool:
 def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     """The block's forward."""
     conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se_standard)
+    compiling, remade = is_compiling(), False
     z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
-    gram = _is_gram_cheap(conv, z)
-    if not gram and is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):
-        z = _norm_relu_conv(z, block.bn2, block.act2, conv)
+    if is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):
+        remade = (
+            not compiling and conv.in_channels <= MAX_REMADE and _is_norm_relu_conv(z, block.bn2, block.act2, conv))
+        if not remade:
+            z = _norm_relu_conv(z, block.bn2, block.act2, conv)
     else:
-        z = block.act2(block.drop_block(block.bn2(z)))
-        z = block.aa(z)  # type: ignore[misc]
-        z = _cast(z) if gram else conv(z)
+        z = conv(block.aa(block.act2(block.drop_block(block.bn2(z)))))  # type: ignore[misc]
 
     # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
     keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
-    shortcut = x if block.downsample is None else _downsample(block.downsample, x)
-    if gram:
-        return conv_norm_se_add_relu(z, shortcut.to(z.dtype), conv, norm, se, keep)
-    return norm_se_add_relu(z, shortcut.to(z.dtype), norm, se, keep)
+    shortcut = (x if block.downsample is None else block.downsample(x)).to(z.dtype)
+    if compiling:
+        return traced_norm_se_add_relu(z, shortcut, norm, se, keep)
+    if remade:
+        return norm_relu_conv_norm_se_add_relu(z, shortcut, cast(nn.BatchNorm2d, block.bn2), conv, norm, se, keep)
+    return norm_se_add_relu(z, shortcut, norm, se, keep)
 
 
-def _norm_relu_conv(x: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
-    if (
-        _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock_conv(conv) and conv.bias is None and _cast(x) is x
-    ):
-        return norm_relu_conv(x, norm, conv)
-    return conv(act(norm(x)))
+def _norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
+    if not _is_norm_relu_conv(z, norm, act, conv):
+        return conv(act(norm(z)))
+    norm, conv = cast(nn.BatchNorm2d, norm), cast(nn.Conv2d, conv)
+    return conv(traced_norm_relu(z, norm)) if is_compiling() else norm_relu_conv(z, norm, conv)
 
 
-def _downsample(downsample: nn.Module, x: Tensor) -> Tensor:
-    """timm's `downsample_conv`: a convolution and a norm."""
-    if is_stock(downsample, nn.Sequential) and len(downsample) == 2:
-        conv, norm = downsample
-        if _is_gram_cheap(conv, x) and _is_norm(norm):
-            return conv_norm(_cast(x), conv, norm)
-    return downsample(x)
+def _is_norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> bool:
+    """Whether one function may stand for the three."""
+    device = z.device.type
+    return (
+        _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock_conv(conv) and conv.bias is None
+        and not (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != z.dtype))
 
 
 def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:
@@ -113,21 +114,3 @@ def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:
         and norm.training and norm.track_running_stats and norm.momentum is not None
         and not any(v is None for v in (*norm._parameters.values(), *norm._buffers.values()))
         and norm.weight.dtype in (torch.float32, torch.float64))
-
-
-def _is_gram_cheap(conv: object, x: Tensor) -> TypeGuard[nn.Conv2d]:
-    """A 1x1 convolution of `x` that is cheaper without its output, with the Gram matrix of its input instead.
-
-    That takes about 2 * K * K / C multiplications more for each number of the output, which K = 64 pays back and
-    K = 128 does not (measured on a CPU). Weights by sample take as much room as the output where there are K pixels.
-    """
-    return (
-        x.device.type != 'mps'  # which has no float64
-        and is_pointwise(conv) and conv.bias is None
-        and conv.in_channels ** 2 <= MAX_GRAM * conv.out_channels and x[0, 0].numel() >= 2 * conv.in_channels)
-
-
-def _cast(x: Tensor) -> Tensor:
-    """As autocast does before a convolution."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -1,11 +1,14 @@
-"""Memory-efficient functions of a convolution's output: norm and what follows it, up to the next such output."""
+"""Memory-efficient functions, for eager PyTorch: norm and what follows it, with a backward written by hand."""
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from ..squeeze_excite import SEModule
-from .gate import excite, excite_backward, refuse_unknown_backward
+from ..torch_internals import is_batched
+from .arithmetic import excite, excite_backward, parameters
 
-__all__ = ['norm_relu_conv', 'norm_se_add_relu']
+__all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
 
 def norm_relu_conv(z: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
@@ -25,85 +28,161 @@ def norm_se_add_relu(
     `keep` is what drop path multiplies each sample by, (N, 1).
     """
     return _NormSEAddReLU.apply(
-        z, shortcut, norm.weight, norm.bias, se.fc1.weight, se.fc1.bias, se.fc2.weight, se.fc2.bias, norm, keep,
-        (se.logit_scale, se.gate_scale))
+        z, shortcut, *parameters(norm, se), norm, (se.logit_scale, se.gate_scale), keep)
+
+
+def norm_relu_conv_norm_se_add_relu(
+        z: Tensor,
+        shortcut: Tensor,
+        norm: nn.BatchNorm2d,
+        conv: nn.Conv2d,
+        norm2: nn.BatchNorm2d,
+        se: SEModule,
+        keep: Tensor | None = None,
+) -> Tensor:
+    """The first of these and then the second, and conv's output is not saved but made again; saves z and the output."""
+    return _NormReLUConvNormSEAddReLU.apply(
+        z, shortcut, norm.weight, norm.bias, conv.weight, *parameters(norm2, se), norm, conv, norm2,
+        (se.logit_scale, se.gate_scale), keep)
 
 
 class _NormReLUConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, gamma, beta, weight, norm, conv):
-        ctx.conv_args = conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
+        ctx.conv_args = _conv_args(conv)
         with torch.autocast(z.device.type, enabled=False):
-            h, mean, invstd = torch.native_batch_norm(
-                z, gamma, beta, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
-            norm.num_batches_tracked.add_(1)
+            h, mean, invstd = _batch_norm(z, norm)
             out = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
         ctx.save_for_backward(z, gamma, beta, weight, mean, invstd)
         return out
 
     @staticmethod
     def backward(ctx, d_out):
-        refuse_unknown_backward(d_out)
+        _refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd = ctx.saved_tensors
-        needs_z, needs_gamma, needs_beta, needs_weight = ctx.needs_input_grad[:4]
-        d_z = d_gamma = d_beta = None
         with torch.autocast(z.device.type, enabled=False):
             h = _normalized(z, mean, invstd, gamma, beta).relu_()
-            needs_h = needs_z or needs_gamma or needs_beta
-            g, d_weight, _ = torch.ops.aten.convolution_backward(
-                d_out, h, weight.to(h.dtype), None, *ctx.conv_args, (needs_h, needs_weight, False))
-            if needs_h:
-                torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
-                d_z, d_gamma, d_beta = torch.ops.aten.native_batch_norm_backward(
-                    g, z, gamma, None, None, mean, invstd, True, 0.0, (needs_z, needs_gamma, needs_beta))
-        return d_z, d_gamma, d_beta, d_weight, None, None
+            grads = _norm_relu_conv_backward(
+                d_out, h, z, gamma, weight, mean, invstd, ctx.conv_args, ctx.needs_input_grad[:4])
+        return *grads, None, None
 
 
 class _NormSEAddReLU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, z, shortcut, gamma, beta, weight1, bias1, weight2, bias2, norm, keep, scales):
-        ctx.scales = scales
+    def forward(ctx, z, shortcut, gamma, beta, weight1, bias1, weight2, bias2, norm, *ctx_args):
+        params, ctx.args = (gamma, beta, weight1, bias1, weight2, bias2), ctx_args
         with torch.autocast(z.device.type, enabled=False):
-            out, mean, invstd = torch.native_batch_norm(
-                z, gamma, beta, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
-            norm.num_batches_tracked.add_(1)
-            mean_x = (z.mean((2, 3), dtype=mean.dtype) - mean) * invstd
-            hidden, gate = excite(gamma * mean_x + beta, weight1, bias1, weight2, bias2, scales)
-            factor = gate if keep is None else gate * keep
-            torch.addcmul(shortcut, out, factor.to(out.dtype)[..., None, None], out=out)
-            out.relu_()
-        ctx.save_for_backward(z, out, gamma, beta, weight1, weight2, mean, invstd, mean_x, hidden, gate, keep)
+            out, *stats = _norm_se_add_relu(z, shortcut, norm, params, ctx_args)
+        ctx.save_for_backward(z, out, *params, *stats)
         return out
 
     @staticmethod
     def backward(ctx, d_out):
-        refuse_unknown_backward(d_out)
-        z, out, gamma, beta, weight1, weight2, mean, invstd, mean_x, hidden, gate, keep = ctx.saved_tensors
+        _refuse_unknown_backward(d_out)
+        z, out, *params, mean, invstd, mean_x = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
-            g = torch.ops.aten.threshold_backward(d_out, out, 0)
-            sum_g = g.sum((2, 3), dtype=mean.dtype)
-            x, shift, scale = z, mean, invstd
-            if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
-                x, shift, scale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
-            d_z = g * x
-            sum_gx = (d_z.sum((2, 3), dtype=mean.dtype) - shift * sum_g) * scale
-            grads = excite_backward(
-                sum_g, sum_gx, mean_x, hidden, gate, keep, invstd, (gamma, beta), (weight1, weight2), z[0, 0].numel(),
-                ctx.scales)
-            k = grads.k * scale / invstd
-            a, b, k = ((t.to(z.dtype)[..., None, None]) for t in (grads.a, grads.b - k * shift, k))
-            torch.addcmul(b, x, k, out=d_z).addcmul_(g, a)
-        return d_z, g, *grads.params, None, None, None
+            grads = _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, ctx.args)
+        return *grads, None, None, None
 
 
-def _normalized(
-        z: Tensor,
-        mean: Tensor,
-        invstd: Tensor,
-        gamma: Tensor | None = None,
-        beta: Tensor | None = None,
-) -> Tensor:
-    """The norm's output again, by what it was computed with."""
+class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, z, shortcut, gamma, beta, weight, *args):
+        params, (norm, conv, norm2, *ctx.args) = args[:6], args[6:]
+        ctx.conv_args = _conv_args(conv)
+        with torch.autocast(z.device.type, enabled=False):
+            h, mean, invstd = _batch_norm(z, norm)
+            y = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
+            out, *stats = _norm_se_add_relu(y, shortcut, norm2, params, ctx.args)
+        ctx.save_for_backward(z, gamma, beta, weight, mean, invstd, out, *params, *stats)
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        _refuse_unknown_backward(d_out)
+        z, gamma, beta, weight, mean, invstd, out, *params, mean2, invstd2, mean_x = ctx.saved_tensors
+        with torch.autocast(z.device.type, enabled=False):
+            h = _normalized(z, mean, invstd, gamma, beta).relu_()
+            y = torch.convolution(h, weight.to(h.dtype), None, *ctx.conv_args)
+            d_y, d_shortcut, *d_params = _norm_se_add_relu_backward(
+                d_out, y, out, params, mean2, invstd2, mean_x, ctx.args)
+            needs = ctx.needs_input_grad
+            d_z, *grads = _norm_relu_conv_backward(
+                d_y, h, z, gamma, weight, mean, invstd, ctx.conv_args, (needs[0], *needs[2:5]))
+        return d_z, d_shortcut, *grads, *d_params, None, None, None, None, None
+
+
+def _conv_args(conv: nn.Conv2d) -> tuple:
+    """Those of PyTorch's operator, behind the bias."""
+    return conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
+
+
+def _batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
+    """The norm's output, and the mean and 1 / std that it was computed with."""
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return torch.native_batch_norm(
+        z, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, cast(float, norm.momentum), norm.eps)
+
+
+def _normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -> Tensor:
+    """The norm's output again, by what it was computed with; x^ without gamma and beta."""
     return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
+
+
+def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args, needs) -> tuple[Tensor | None, ...]:
+    """Gradients of z, gamma, beta and weight; h is the convolution's input."""
+    needs_h = any(needs[:3])
+    g, d_weight, _ = torch.ops.aten.convolution_backward(
+        d_out, h, weight.to(h.dtype), None, *conv_args, (needs_h, needs[3], False))
+    if not needs_h:
+        return None, None, None, d_weight
+    torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
+    return *torch.ops.aten.native_batch_norm_backward(
+        g, z, gamma, None, None, mean, invstd, True, 0.0, needs[:3]), d_weight
+
+
+def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
+    """The output, mean and 1 / std of the norm, and the mean of x^."""
+    out, mean, invstd = _batch_norm(z, norm)
+    mean_x = (z.mean((2, 3), dtype=mean.dtype) - mean) * invstd
+    gate = excite(mean_x, params, *args)
+    torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
+    return out.relu_(), mean, invstd, mean_x
+
+
+def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args) -> tuple[Tensor, ...]:
+    """Gradients of z, shortcut and `params`."""
+    g = torch.ops.aten.threshold_backward(d_out, out, 0)
+    x, centre, invscale = z, mean, invstd
+    if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
+        x, centre, invscale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
+    sum_g = g.sum((2, 3), dtype=mean.dtype)
+    d_z = g * x
+    sum_gx = (d_z.sum((2, 3), dtype=mean.dtype) - centre * sum_g) * invscale
+    scale, d_mean_x, *d_params = excite_backward(sum_g, sum_gx, mean_x, params, *args)
+
+    # BatchNorm's backward of scale * g + d_mean_x / pixels, the gradient of x^, whose means over the batch are known
+    pixels = z[0, 0].numel()
+    count = len(z) * pixels
+    mean_d = (scale * sum_g + d_mean_x).sum(0) / count
+    mean_dx = (scale * sum_gx + d_mean_x * mean_x).sum(0) / count
+    slope = -mean_dx * invscale * invstd
+    offset = (d_mean_x / pixels - mean_d) * invstd - slope * centre
+    slope, offset, scale = ((t.to(z.dtype)[..., None, None]) for t in (slope, offset, scale * invstd))
+    torch.addcmul(offset, x, slope, out=d_z).addcmul_(g, scale)
+    return d_z, g, *d_params
+
+
+def _refuse_unknown_backward(d_out: Tensor) -> None:
+    """Raise a RuntimeError in a backward that is asked for more than gradients: these are written by hand."""
+    for asked, what in (
+        (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
+        (is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
+    ):
+        if asked:
+            raise RuntimeError(
+                f'memory_efficient=True has no {what}. '
+                'Call timm_se50.set_memory_efficient(model, False) before the forward pass.')

@@ -1,0 +1,113 @@
+"""The end of a block, `relu(keep * se(norm(z)) + shortcut)`, as the formula that every engine computes.
+
+With x^ = (z - mean) / std the normalized output of conv3, the squeeze is gamma * mean(x^) + beta, and the block ends in
+
+    relu(scale * x^ + shift + shortcut)
+
+with one scale and one shift for each channel of each sample. So the large maps are read twice, once for statistics and
+once for this. Backward, with g the gradient that passes the ReLU, all that is needed of the large maps is two sums over
+the pixels of each channel of each sample, that of g and that of g * x^.
+"""
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..squeeze_excite import SEModule
+
+__all__ = ['excite', 'excite_backward', 'parameters', 'traced_norm_relu', 'traced_norm_se_add_relu']
+
+
+def parameters(norm: nn.BatchNorm2d, se: SEModule) -> tuple[Tensor, ...]:
+    """Those that `excite` and its like take, in their order."""
+    return norm.weight, norm.bias, se.fc1.weight, se.fc1.bias, se.fc2.weight, se.fc2.bias
+
+
+def excite(
+        mean_x: Tensor,
+        params: tuple[Tensor, ...],
+        scales: tuple[float, float],
+        keep: Tensor | None = None,
+) -> Tensor:
+    """What the norm's output is multiplied by, (N, C).
+
+    Args:
+        mean_x: Mean of x^ over pixels, (N, C).
+        params: As `parameters` gives them.
+        scales: `logit_scale` and `gate_scale` of the SE module.
+        keep: What drop path multiplies each sample by, (N, 1).
+    """
+    gamma, beta, weight1, bias1, weight2, bias2 = (p.to(mean_x.dtype) for p in params)
+    hidden = torch.addmm(bias1, gamma * mean_x + beta, weight1.flatten(1).mT).relu()
+    logit = torch.addmm(bias2, hidden, weight2.flatten(1).mT)
+    gate = (logit * scales[0]).sigmoid() * scales[1]
+    return gate if keep is None else gate * keep
+
+
+def scale_and_shift(mean_x: Tensor, params: tuple[Tensor, ...], *args) -> tuple[Tensor, Tensor]:
+    """Those of x^, (N, C) each; arguments as for `excite`."""
+    gate = excite(mean_x, params, *args)
+    return gate * params[0], gate * params[1]
+
+
+def excite_backward(
+        sum_g: Tensor,
+        sum_gx: Tensor,
+        mean_x: Tensor,
+        params: tuple[Tensor, ...],
+        *args,
+) -> tuple[Tensor, ...]:
+    """Scale, and the gradients of `mean_x` and of each of `params`, from the sums of g and of g * x^, (N, C) each."""
+    with torch.enable_grad():
+        inputs = [t.detach().requires_grad_() for t in (mean_x, *params)]
+        scale, shift = scale_and_shift(inputs[0], tuple(inputs[1:]), *args)
+    return scale.detach(), *torch.autograd.grad((scale, shift), inputs, (sum_gx, sum_g))
+
+
+def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A pivot, (C,); z's mean less that by channel and sample, (N, C), and by channel, (C,); 1 / std, (C,).
+
+    The sums of z and of its square are one pass, but the variance, their difference, cancels where the mean is large.
+    So a constant is taken off first, the mean over the pixels' first row, which is at most sqrt(H) standard deviations
+    off the mean. The norm's running statistics are updated.
+    """
+    pivot = z[:, :, 0].to(torch.promote_types(z.dtype, torch.float32)).mean((0, 2)).detach()
+    y = z - pivot[:, None, None]
+    means = y.mean((2, 3))
+    mean, count = means.mean(0), z.numel() // z.shape[1]
+    var = y.square().mean((2, 3)).mean(0) - mean.square()
+    with torch.no_grad():
+        for running, now in ((norm.running_mean, pivot + mean), (norm.running_var, var * (count / (count - 1)))):
+            running.lerp_(now.to(running.dtype), norm.momentum)  # type: ignore[union-attr, arg-type]
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return pivot, means, mean, (var + norm.eps).rsqrt()
+
+
+def traced_norm_relu(z: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """`relu(norm(z))`, norm in training mode, in operators that a compiler can fuse; not saved but made again."""
+    with torch.autocast(z.device.type, enabled=False):
+        pivot, _, mean, invstd = statistics(z, norm)
+        scale = norm.weight * invstd
+        return checkpoint(
+            affine_relu, z, pivot, scale, norm.bias - scale * mean, use_reentrant=False, preserve_rng_state=False)
+
+
+def traced_norm_se_add_relu(
+        z: Tensor,
+        shortcut: Tensor,
+        norm: nn.BatchNorm2d,
+        se: SEModule,
+        keep: Tensor | None = None,
+) -> Tensor:
+    """`relu(keep * se(norm(z)) + shortcut)`, norm in training mode, in operators that a compiler can fuse."""
+    with torch.autocast(z.device.type, enabled=False):
+        pivot, means, mean, invstd = statistics(z, norm)
+        scale, shift = scale_and_shift(
+            (means - mean) * invstd, parameters(norm, se), (se.logit_scale, se.gate_scale), keep)
+        scale = scale * invstd
+        return affine_relu(z, pivot, scale, shift - scale * mean, shortcut)
+
+
+def affine_relu(z: Tensor, pivot: Tensor, scale: Tensor, shift: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """`relu(scale * (z - pivot) + shift + shortcut)`; scale and shift by channel, (C,), or by sample too, (N, C)."""
+    x = (z - pivot[:, None, None]) * scale[..., None, None] + shift[..., None, None]
+    return (x if shortcut is None else x + shortcut).relu().to(z.dtype)

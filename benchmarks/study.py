@@ -25,7 +25,7 @@ from studies.source import load_source
 from studies.train import OPTIMIZERS, Recipe, train
 
 SIZES = {'solar': 96, 'fashion': 32, 'digits': 32}
-LEARNING_RATES = {'sgd': (0.02, 0.06, 0.2), 'adamw': (3e-4, 1e-3, 3e-3)}
+LEARNING_RATES = {'sgd': (0.006, 0.02, 0.06, 0.2), 'adamw': (1e-4, 3e-4, 1e-3, 3e-3)}
 
 
 def main() -> None:

@@ -90,8 +90,3 @@ def test_missing_images_are_named(tmp_path):
     done = _run(tmp_path / 'none', tmp_path)
     assert done.returncode == 1
     assert 'apt-get install dataset-fashion-mnist' in done.stderr
-
-
-def test_the_documentation_shows_the_results_in_the_repository():
-    results = (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
-    assert results in (ROOT / 'docs' / 'study.md').read_text()

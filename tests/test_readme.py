@@ -63,7 +63,7 @@ def test_cost_table_is_the_benchmarks():
         assert _figures(rows[f'inference speed, batch {batch_size}']) == [f'{speed[name]:.2f}' for name in models]
     others = [f'{inference[f"speed-{n}"]["speed"]["seresnet50"][f"seresnet50 {name}"]:.2f}'
               for n in (8, 1) for name in ('torch.compile freezing', 'onnxruntime')]
-    sentence = README.split('At inference of')[1].split('All figures')[0]
+    sentence = ' '.join(README.split()).split('At inference of')[1].split('All figures')[0]
     assert re.findall(r'\d\.\d\d', sentence) == others
     cells = [record['models'] for part, record in training.items() if ', 224, ' in part]
     for row, key in (('bytes saved for backward', 'saved_ratio'), ('time of a training step', 'step_ratio_median')):

@@ -22,8 +22,8 @@ SMALL = dict(layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), num_classes=10)
 STEPS, BATCH, DECAY = 30, 16, 0.05
 # Of other scales than Adam's: those with momentum alone, with a trust ratio, with a sign, orthogonal, and relative
 LEARNING_RATES = {
-    'sgd': 0.02, 'momentum': 0.02, 'nesterov': 0.02, 'lars': 0.5, 'larc': 0.5, 'lamb': 5e-3, 'muon': 0.02,
-    'lion': 1e-4, 'adadelta': 1.0, 'adagrad': 0.01, 'novograd': 0.01, 'rmsproptf': 0.01}
+    'sgd': 0.05, 'momentum': 0.05, 'nesterov': 0.05, 'lars': 0.5, 'larc': 0.5, 'lamb': 5e-3, 'muon': 0.02,
+    'lion': 3e-4, 'adadelta': 1.0, 'adagrad': 0.01, 'novograd': 0.01, 'rmsproptf': 0.01}
 NOT_ON_A_CPU = ('fused', 'bnb')
 OPTIMIZERS = [name for name in list_optimizers() if not name.startswith(NOT_ON_A_CPU)]
 

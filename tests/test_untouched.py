@@ -111,10 +111,10 @@ def test_training_with_se_frozen_is_the_plain_networks(small, images, route, pos
 
 @pytest.mark.parametrize('position', POSITIONS)
 def test_at_its_steepest(position):
-    """The gate is 2 * sigmoid(8 * logit): 1 at 0, with a slope of 8 * 2 / 4."""
+    """The gate is 2 * sigmoid(4 * logit): 1 at 0, with a slope of 4 * 2 / 4."""
     model = timm.create_model('se_resnet50_patch', se_position=position, layers=(1, 1, 1, 1))
     for se in (m for m in model.modules() if isinstance(m, SEModule)):
         x = torch.randn(3, se.fc1.in_channels, 5, 5)
         assert torch.equal(se.gate(x), torch.ones(3, se.fc1.in_channels, 1, 1))
         [slope] = torch.autograd.grad(se.gate(x).sum(), se.fc2.bias)
-        assert torch.equal(slope, torch.full_like(slope, 4.0 * 3))
+        assert torch.equal(slope, torch.full_like(slope, 2.0 * 3))

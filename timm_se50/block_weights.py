@@ -46,7 +46,7 @@ def _is_complete(weights: Iterable[str], names: Iterable[str]) -> bool:
 def from_timm(weights: Mapping[str, Tensor], norm: str) -> dict[str, Tensor]:
     """A block's weights in timm's seresnet50 -> ours that compute the same, exactly: all factors are powers of two.
 
-    timm's gate is `sigmoid(fc2(relu(fc1(mean(y)))))` of the norm's output y, ours 2 * sigmoid(8 * fc2(...)) of y / 2.
+    timm's gate is `sigmoid(fc2(relu(fc1(mean(y)))))` of the norm's output y, ours 2 * sigmoid(4 * fc2(...)) of y / 2.
     """
     factors = _factors(norm)
     scaled = {k: v * factors[k] if k in factors else v for k, v in weights.items()}

@@ -18,7 +18,7 @@ POSITIONS = {'standard': 'se_standard', 'pre': 'se_pre', 'post': 'se_post', 'ide
 
 # What a neutral gate's logit is multiplied by, so that it travels: SGD moves the gate by its square as far, Adam in
 # proportion. A power of two changes no digit, so that a trained network folds into the paper's form exactly.
-LOGIT_SCALE = 8.0
+LOGIT_SCALE = 4.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class SEModule(nn.Module):
     """Squeeze (mean over H, W), excite (fc1, ReLU, fc2, sigmoid), scale (section 3 of the paper).
 
     By itself it is the paper's module: its gate is `sigmoid(fc2(relu(fc1(mean(x)))))`. A *neutral* one, which surgery
-    puts into a trained network, has the gate `2 * sigmoid(8 * fc2(...))` and starts with a zero `fc2`, so that the gate
+    puts into a trained network, has the gate `2 * sigmoid(4 * fc2(...))` and starts with a zero `fc2`, so that the gate
     is exactly 1, and at its steepest.
 
     Args:

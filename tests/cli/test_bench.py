@@ -23,6 +23,7 @@ def test_bench(options, last):
     assert all(f['seconds'] > 0 and f['ratio'] > 0 for f in figures.values())
 
 
+@pytest.mark.thorough  # the command; that each engine runs a model is below
 def test_engines():
     options = '--batch-size 1 --size 32 --rounds 1 --json --engine onnxruntime --engine openvino'
     result = CliRunner().invoke(main, ['bench', *options.split()], catch_exceptions=False)

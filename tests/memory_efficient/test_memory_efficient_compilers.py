@@ -59,7 +59,9 @@ def compile_():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'drop_path_rate': 0.5}, {'aa_layer': timm.layers.BlurPool2d}], ids=str)
+@pytest.mark.parametrize('kwargs', [
+    {}, {'drop_path_rate': 0.5}, pytest.param({'aa_layer': timm.layers.BlurPool2d}, marks=pytest.mark.thorough),
+], ids=str)
 def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch):
     traced = []
     monkeypatch.setattr(me, 'traced_norm_se_add_relu', lambda *args: traced.append(1) or traced_norm_se_add_relu(*args))
@@ -94,7 +96,8 @@ def test_a_compiled_model_saves_less_than_a_compiled_resnet50():
     assert efficient < 0.9 * plain, counts
 
 
-@pytest.mark.parametrize('autocast', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('autocast', [
+    torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.thorough)], ids=str)
 def test_autocast(autocast, compile_):
     """At most twice as far from float32 as the plain path."""
     model = make(False)
@@ -112,6 +115,7 @@ def test_autocast(autocast, compile_):
     assert errors[1] < 2 * errors[0]
 
 
+@pytest.mark.thorough
 def test_another_batch_size_and_gradient_checkpointing(compile_):
     plain, efficient = make(False).double(), make().double()
     efficient.set_grad_checkpointing()

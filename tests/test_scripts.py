@@ -105,6 +105,13 @@ def test_train_from_an_initial_checkpoint(folder, run, model):
     check_trained(folder, f'{model}_initial')
 
 
+def test_train_with_less_memory_and_compiled(folder, run):
+    """Less the generated code, which takes minutes to build."""
+    run('train.py', *TRAIN, '--model', 'se_resnet50_patch', '--initial-checkpoint', 'resnet50_10.safetensors',
+        '--epochs', 1, '--model-kwargs', 'memory_efficient=True', '--torchcompile', 'aot_eager', '--experiment', 'compiled')
+    check_trained(folder, 'compiled')
+
+
 @models
 def test_train_from_a_tag_in_a_filled_cache(folder, run, model):
     cache = folder / 'cache'

@@ -108,7 +108,8 @@ def test_train_from_an_initial_checkpoint(folder, run, model):
 def test_train_with_less_memory_and_compiled(folder, run):
     """Less the generated code, which takes minutes to build."""
     run('train.py', *TRAIN, '--model', 'se_resnet50_patch', '--initial-checkpoint', 'resnet50_10.safetensors',
-        '--epochs', 1, '--model-kwargs', 'memory_efficient=True', '--torchcompile', 'aot_eager', '--experiment', 'compiled')
+        '--epochs', 1, '--model-kwargs', 'memory_efficient=True', '--torchcompile', 'aot_eager',
+        '--experiment', 'compiled')
     check_trained(folder, 'compiled')
 
 

@@ -1,4 +1,5 @@
 """Parameter groups for an optimizer of one's own; `timm.optim.create_optimizer_v2(model, ...)` needs none."""
+from collections.abc import Collection
 from typing import Any
 
 from timm.optim import param_groups_weight_decay
@@ -37,7 +38,7 @@ def param_groups(
         raise ValueError(
             f'The {type(model).__name__} has no SE module; put SE in first, with replace_blocks_(model).')
     neutral = {f'{name}.fc2.weight' for name, m in model.named_modules() if isinstance(m, SEModule) and m.neutral}
-    theirs = getattr(model, 'no_weight_decay', set)()
+    theirs: Collection[str] = getattr(model, 'no_weight_decay', set)()
     groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=neutral | set(theirs))
     split = []
     for group in groups:

@@ -24,9 +24,11 @@ LINK = re.compile(r'(\]\()(?!https?:|#|mailto:)([^)#\s]+)')
 def on_files(files, config):
     for source, place in PAGES.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
-    for path in sorted((ROOT / 'benchmarks' / 'results').iterdir()):
+    results = ROOT / 'benchmarks' / 'results'
+    for path in sorted(results.rglob('*')):
         if path.suffix in ('.md', '.png'):
-            files.append(File.generated(config, f'results/{path.name}', abs_src_path=str(path)))
+            files.append(File.generated(
+                config, f'results/{path.relative_to(results).as_posix()}', abs_src_path=str(path)))
     return files
 
 

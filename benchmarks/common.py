@@ -2,9 +2,9 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,23 @@ def machine() -> dict[str, Any]:
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         'load': os.getloadavg()[0],
         'python': platform.python_version(),
-        'versions': {name: version(name) for name in ('torch', 'timm', 'onnxruntime', 'openvino')},
+        'versions': {name: _version(name) for name in ('torch', 'timm', 'onnxruntime', 'openvino')},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a GPU's machine need not have what runs on CPUs
+        return None
+
+
+def peak_bytes(step: Callable[[], Any]) -> int:
+    """Bytes of a GPU's memory that a step allocates at most, above what is there before it."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def update_json(path: Path, part: str, record: Mapping[str, Any]) -> dict[str, Any]:

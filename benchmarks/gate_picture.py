@@ -10,10 +10,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-import timm
 import torch
 from common import RESULTS
 from PIL import Image
+from studies.arms import make_arm
 from studies.data import FASHION, TASKS, Task
 from studies.source import NARROW, load_source
 from studies.train import Recipe, train
@@ -42,8 +42,7 @@ def main() -> None:
     folder = args.work / f'gates-{args.steps}-steps'
     if not folder.exists():
         source = load_source(args.work, NARROW, task, args.source_steps, True, device)
-        model = timm.create_model('se_resnet50_replace', **source.network).to(memory_format=torch.channels_last)
-        model.load_state_dict(source.weights)
+        model = make_arm('se', source, seed=0, classes=None)
         result = train(model, task, Recipe('sgd', args.lr, args.steps, args.batch_size), 0, device, 'with SE')
         print('test accuracy, %, by step:', result['curve'])
         mean, std = (v.item() for v in task.statistics)

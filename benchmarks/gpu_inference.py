@@ -11,7 +11,7 @@ from pathlib import Path
 
 import timm
 import torch
-from common import RESULTS, update_json
+from common import RESULTS, peak_bytes, update_json
 from timm.utils import reparameterize_model
 from torch import nn
 
@@ -44,10 +44,7 @@ def measure(args: argparse.Namespace, dtype: str, batch: int) -> dict:
                 torch.cuda.synchronize()
         run()
         if device.type == 'cuda':
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            run()
-            peaks[name] = torch.cuda.max_memory_allocated() - before
+            peaks[name] = peak_bytes(run)
         runs[name] = run
     times = interleave(runs, args.rounds)
     return {name: {

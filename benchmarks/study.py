@@ -9,7 +9,7 @@ its learning rate from the same grid by the validation part (seed 0), then runs 
 the validation part is run again on fresh seeds, beside plain. Writes study/TASK.json, and study.md and study.png, to
 benchmarks/results/. Each run is kept as soon as it is done: started again with the same settings, it goes on where it
 was cut. Images: `apt-get install dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer
-needs `pip install mosaicml`, and is left out, and named as such, without it.
+needs `pip install mosaicml`, and is left out without it.
 """
 import argparse
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from studies.arms import ARMS, has_composer, make_arm
 from studies.data import FASHION, TASKS
 from studies.earned import write_report
 from studies.record import Key, Record
-from studies.source import load_source
+from studies.source import NARROW, load_source
 from studies.train import OPTIMIZERS, Recipe, train
 
 SIZES = {'solar': 96, 'fashion': 32, 'digits': 32}
@@ -33,14 +33,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     network = {'layers': tuple(args.layers), 'channels': tuple(int(args.width * c) for c in (64, 128, 256, 512))}
+    fashion = TASKS['fashion'](args.size or SIZES['fashion'], args.data)
     for name in args.tasks:
-        task = TASKS[name](args.size or SIZES[name], args.data)
+        task = fashion if name == 'fashion' else TASKS[name](args.size or SIZES[name], args.data)
         record = Record(args.output / 'study' / f'{name}.json', {
             'network': network, 'size': task.train[0].shape[-1], 'steps': args.steps, 'batch_size': args.batch_size,
             'source_steps': args.source_steps, 'seeds': args.seeds, 'learning_rates': LEARNING_RATES,
             'images': [len(part[1]) for part in (task.train, task.val, task.test)]}, machine())
-        of_source = TASKS['fashion'](args.size or SIZES['fashion'], args.data)
-        source = load_source(args.work, network, of_source, args.source_steps, args.amp, device)
+        source = load_source(args.work, network, fashion, args.source_steps, args.amp, device)
         for key in _plan(record, args):
             arm = ARMS[key.arm]
             recipe = Recipe(
@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--optimizers', nargs='+', choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
     parser.add_argument('--arms', nargs='+', choices=list(ARMS), default=list(ARMS),
                         help='all by default; those that are not the main ones run with the first optimizer only')
-    parser.add_argument('--layers', type=int, nargs=4, default=[2, 2, 2, 2],
+    parser.add_argument('--layers', type=int, nargs=4, default=NARROW['layers'],
                         help='blocks by stage (%(default)s: ResNet-26)')
     parser.add_argument('--width', type=float, default=0.25, help="times a ResNet-50's channels (%(default)s)")
     parser.add_argument('--size', type=int, help=f'pixels, of all tasks; by default {SIZES}')

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import timm
 import torch
-from common import RESULTS, update_json
+from common import RESULTS, peak_bytes, update_json
 from tqdm import tqdm
 from training_report import report
 
@@ -50,14 +50,6 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[torch.nn.Module], tor
     assert output.requires_grad
     assert not getattr(output.grad_fn, '_tensors_no_vc_check', None)  # which compiled code saves and no hook sees
     return sum(nbytes for pointer, nbytes in storages.items() if pointer not in own)
-
-
-def peak_bytes(step: Callable[[], None]) -> int:
-    """Bytes of a GPU's memory that a step allocates at most, above what is there before it."""
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def measure(args, batch: int, size: int, layout: str) -> dict:

@@ -6,6 +6,7 @@ from statistics import median
 import pytest
 import timm
 import torch
+from common import peak_bytes
 from helpers import ROUTES, settle_, shake_
 from timm.utils import reparameterize_model
 
@@ -130,8 +131,6 @@ def test_peak_memory(device, weights):
     for memory_efficient in (False, True):
         model = make(weights, memory_efficient=memory_efficient).to(device).train()
         step(model, images(device))
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(model, torch.randn(32, 3, 128, 128, device=device))
-        peaks.append(torch.cuda.max_memory_allocated() - before)
+        x = torch.randn(32, 3, 128, 128, device=device)
+        peaks.append(peak_bytes(lambda model=model, x=x: step(model, x)))
     assert peaks[1] < peaks[0]

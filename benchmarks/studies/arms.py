@@ -12,7 +12,7 @@ import timm_se50
 
 __all__ = ['ARMS', 'Arm', 'Source', 'has_composer', 'make_arm']
 
-# Plain gets as many more steps as SE's time would buy: an SE step took 1.12 to 1.29 of a plain one (docs/study.md)
+# Plain gets about as many more steps as SE's time would buy: an SE step took 1.12 to 1.29 of a plain one (CPU)
 LONGER = 1.25
 
 

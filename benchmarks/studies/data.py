@@ -91,8 +91,8 @@ def _split(
 ) -> Task:
     """A task of images of 8 kinds: two to test, one to choose by, five to train on."""
     test, val = kind % 4 == 3, kind == 0
-    train, val, test = ((images[i], labels[i]) for i in (~(test | val), val, test))
-    return Task(name, train, val, test, classes, flips)
+    parts = ((images[i], labels[i]) for i in (~(test | val), val, test))
+    return Task(name, *parts, classes, flips)
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:

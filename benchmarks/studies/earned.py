@@ -1,5 +1,4 @@
 """What the study found: tables and a picture, from the files of its runs."""
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,12 +16,8 @@ CURVES = ('plain', 'se', 'se_fast', 'random', 'composer')
 
 def write_report(folder: Path) -> None:
     """Write study.md and study.png beside the folder study/ of the runs."""
-    records = {}
-    for task in TASKS:
-        path = folder / 'study' / f'{task}.json'
-        if path.exists():
-            data = json.loads(path.read_text())
-            records[task] = Record(path, data['settings'], data['machine'])
+    paths = {task: folder / 'study' / f'{task}.json' for task in TASKS}
+    records = {task: Record(path) for task, path in paths.items() if path.exists()}
     (folder / 'study.md').write_text('\n'.join(_tables(records)) + '\n')
     _plot(records, folder / 'study.png')
 

@@ -28,23 +28,23 @@ class Record:
 
     Args:
         path: Of the file, which is read if it is there.
-        settings: What all runs have in common.
+        settings: What all runs have in common; None to read a file with whatever it has.
         machine: What they are run on.
 
     Raises:
         SystemExit: The file is of other settings.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], machine: Mapping[str, Any]):
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None, machine: Mapping[str, Any] | None = None):
         self.path = path
-        self.data: dict[str, Any] = {'settings': json.loads(json.dumps(settings)), 'machine': dict(machine), 'runs': []}
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found['settings'] != self.data['settings']:
-                raise SystemExit(
-                    f'{path} is of other settings: {found["settings"]}, asked for {self.data["settings"]}. '
-                    'Start with the same to go on with it, or name another folder by -o.')
-            self.data = found
+        asked = json.loads(json.dumps(settings))
+        self.data: dict[str, Any] = {'settings': asked, 'machine': machine, 'runs': []}
+        if settings is None or path.exists():
+            self.data = json.loads(path.read_text())
+        if asked not in (None, self.data['settings']):
+            raise SystemExit(
+                f'{path} is of other settings: {self.data["settings"]}, asked for {asked}. '
+                'Start with the same to go on with it, or name another folder by -o.')
         self.runs: dict[Key, dict] = {Key(*(r[k] for k in Key._fields)): r for r in self.data['runs']}
 
     def missing(self, keys: Iterable[Key]) -> Iterator[Key]:

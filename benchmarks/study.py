@@ -6,10 +6,11 @@
 
 The source is trained on Fashion-MNIST; from it every arm of studies/arms.py goes on, on every task. Each arm chooses
 its learning rate from the same grid by the validation part (seed 0), then runs on the other seeds; what did best on
-the validation part is run again on fresh seeds, beside plain. Writes study/TASK.json, and study.md and study.png, to
-benchmarks/results/. Each run is kept as soon as it is done: started again with the same settings, it goes on where it
-was cut. Images: `apt-get install dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer
-needs `pip install mosaicml`, and is left out without it.
+the validation part is run again on fresh seeds, beside plain (first of the main arms, then of all, if another did
+better). Writes study/TASK.json, and study.md and study.png, to benchmarks/results/. Each run is kept as soon as it is
+done: started again with the same settings, it goes on where it was cut. Images: `apt-get install
+dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer needs `pip install mosaicml`, and
+is left out without it.
 """
 import argparse
 from collections.abc import Iterator
@@ -60,8 +61,7 @@ def _plan(record: Record, args: argparse.Namespace) -> Iterator[Key]:
             yield from record.missing(Key(optimizer, arm, lr, 0) for lr in LEARNING_RATES[optimizer])
         for seed in range(1, args.seeds):
             yield from record.missing(Key(optimizer, arm, record.best_lr(optimizer, arm), seed) for arm in arms)
-    if {'plain', 'plain_longer', 'se'} <= set(main):
-        for optimizer in args.optimizers:
+        if {'plain', 'plain_longer', 'se'} <= set(main):
             for seed in range(args.seeds, 2 * args.seeds):
                 yield from record.missing(
                     Key(optimizer, arm, record.best_lr(optimizer, arm), seed)

@@ -159,9 +159,7 @@ def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args
     x, centre, invscale = z, mean, invstd
     if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
         x, centre, invscale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
-    sum_g = g.sum((2, 3), dtype=mean.dtype)
-    d_z = g * x
-    sum_gx = (d_z.sum((2, 3), dtype=mean.dtype) - centre * sum_g) * invscale
+    sum_g, sum_gx = _sums(g, x, centre, invscale)
     scale, d_mean_x, *d_params = excite_backward(sum_g, sum_gx, mean_x, params, *args)
 
     # BatchNorm's backward of scale * g + d_mean_x / pixels, the gradient of x^, whose means over the batch are known
@@ -172,8 +170,18 @@ def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args
     slope = -mean_dx * invscale * invstd
     offset = (d_mean_x / pixels - mean_d) * invstd - slope * centre
     slope, offset, scale = ((t.to(z.dtype)[..., None, None]) for t in (slope, offset, scale * invstd))
-    torch.addcmul(offset, x, slope, out=d_z).addcmul_(g, scale)
-    return d_z, g, *d_params
+    return torch.addcmul(offset, x, slope).addcmul_(g, scale), g, *d_params
+
+
+def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor) -> tuple[Tensor, Tensor]:
+    """Of g, and of g * (x - mean) * invstd, over pixels, (N, C) each."""
+    if g.device.type == 'cpu':  # BatchNorm's backward finds both in one pass, here for one sample at a time
+        sums = [torch.ops.aten.native_batch_norm_backward(
+            *pair, None, None, None, mean, invstd, True, 0.0, (False, True, True))
+            for pair in zip(g.split(1), x.split(1), strict=True)]
+        return torch.stack([s for _, _, s in sums]), torch.stack([s for _, s, _ in sums])
+    sum_g = g.sum((2, 3), dtype=mean.dtype)
+    return sum_g, ((g * x).sum((2, 3), dtype=mean.dtype) - mean * sum_g) * invstd
 
 
 def _refuse_unknown_backward(d_out: Tensor) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from studies.arms import ARMS
-from studies.earned import difference
+from studies.earned import difference, write_report
 from studies.record import Key, Record
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +55,8 @@ def test_study_end_to_end_cut_and_resumed(images, tmp_path):
     report = (tmp_path / 'results' / 'study.md').read_text()
     assert report.count('| SE as it comes |') + report.count('| SE, its learning rate 10 times |') == 3
     assert 'sgd, fresh seeds:' in report
+    assert 'comparisons on fresh seeds** (fashion, sgd, SE' in report
+    assert 'Not run: random gates (timm), BatchNorm carried; SE in stages 1 to 3; ' in report
     assert (tmp_path / 'results' / 'study.png').read_bytes().startswith(b'\x89PNG')
 
     last = study['runs'].pop()
@@ -84,6 +86,21 @@ def test_difference():
     mean, error = difference({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 1.0, 3: 0.0})
     assert (mean, error) == (3.0, 1.0)  # 2 and 4: their deviation, the root of 2, by the root of 2
     assert difference({0: 1.0}, {0: 1.0}) is None
+
+
+@pytest.mark.parametrize(('gains', 'ahead'), [((1.0, 1.1), 1), ((-1.0, 3.0), 0), ((-1.0, -1.1), 0)])
+def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
+    settings = {
+        'seeds': 2, 'size': 8, 'steps': 1, 'batch_size': 1, 'images': [1, 1, 1], 'learning_rates': {'sgd': [0.1]}}
+    record = Record(tmp_path / 'study' / 'digits.json', settings, {})
+    result = {'curve': {'0': 0.0}, 'val': {'accuracy': 50.0}, 'spread': 0.1}
+    for seed in range(4):  # far ahead of plain everywhere, and of plain at equal compute on the first seeds
+        gain = gains[seed - 2] if seed > 1 else 9.0
+        for arm, test in (('plain', 10.0), ('plain_longer', 50.0), ('se', 50.0 + gain)):
+            record.add(Key('sgd', arm, 0.1, seed), {**result, 'test': {'accuracy': test}})
+    write_report(tmp_path)
+    report = (tmp_path / 'study.md').read_text()
+    assert f'in {ahead} of 1 comparisons on fresh seeds** (digits, sgd, SE as it comes' in report
 
 
 def test_missing_images_are_named(tmp_path):

@@ -18,7 +18,7 @@ def write_report(folder: Path) -> None:
     """Write study.md and study.png beside the folder study/ of the runs."""
     paths = {task: folder / 'study' / f'{task}.json' for task in TASKS}
     records = {task: Record(path) for task, path in paths.items() if path.exists()}
-    (folder / 'study.md').write_text('\n'.join(_tables(records)) + '\n')
+    (folder / 'study.md').write_text('\n'.join((_verdict(records), '', *_tables(records))) + '\n')
     _plot(records, folder / 'study.png')
 
 
@@ -26,6 +26,25 @@ def difference(values: dict[int, float], base: dict[int, float]) -> tuple[float,
     """Mean difference over the seeds that both have, and its standard error; None with fewer than two seeds."""
     pairs = [values[s] - base[s] for s in values.keys() & base.keys()]
     return (mean(pairs), stdev(pairs) / len(pairs) ** 0.5) if len(pairs) > 1 else None
+
+
+def _verdict(records: dict[str, Record]) -> str:
+    """The goal, a winner ahead of plain by more than two standard errors at equal compute on fresh seeds, in words."""
+    found = {}
+    for task, record in records.items():
+        seeds = record.data['settings']['seeds']
+        for optimizer in record.data['settings']['learning_rates']:
+            longer = _tested(record, optimizer, 'plain_longer', range(seeds, 2 * seeds))
+            for arm in record.arms(optimizer):
+                gain = difference(_tested(record, optimizer, arm, range(seeds, 2 * seeds)), longer)
+                if ARMS[arm].ours and gain:
+                    found[f'{task}, {optimizer}, {ARMS[arm].title}'] = gain
+    if not found:
+        return '**Not known yet**: nothing has run on fresh seeds.'
+    ahead = [name for name, (gain, error) in found.items() if gain > 2 * error]
+    every = '; '.join(f'{name}: {gain:+.2f} ± {error:.2f}' for name, (gain, error) in found.items())
+    return (f'**At equal compute SE is ahead of the plain network by more than two standard errors in {len(ahead)} of '
+            f'{len(found)} comparisons on fresh seeds** ({every}).')
 
 
 def _tables(records: dict[str, Record]) -> Iterator[str]:
@@ -37,6 +56,10 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
         yield (f'**{TITLES[task]}** ({settings["size"]} px, {settings["steps"]:,} steps of {settings["batch_size"]}; '
                f'{train:,} to train on, {val:,} to choose by, {test:,} to test)')
         yield ''
+        first = next(iter(settings['learning_rates']))
+        left_out = [arm.title for name, arm in ARMS.items() if name not in record.arms(first)]
+        if left_out:
+            yield from (f'Not run: {"; ".join(left_out)}.', '')
         for optimizer in settings['learning_rates']:
             if not record.arms(optimizer):
                 continue
@@ -50,13 +73,15 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
                     yield from ('', f'| {" | ".join(head)} |', '| --- ' * len(head) + '|', *rows, '')
 
 
-def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str | None:
-    def tested(name):
-        if name not in record.arms(optimizer):
-            return {}
-        return {s: measure(r['test']) for s, r in record.seeds(optimizer, name).items() if s in seeds}
+def _tested(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> dict[int, float]:
+    """What an arm has on the test part, by seed."""
+    if arm not in record.arms(optimizer):
+        return {}
+    return {s: measure(r['test']) for s, r in record.seeds(optimizer, arm).items() if s in seeds}
 
-    values = tested(arm)
+
+def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str | None:
+    values = _tested(record, optimizer, arm, seeds)
     if not values:
         return None
     spreads = [r['spread'] for s, r in record.seeds(optimizer, arm).items() if s in seeds and r['spread'] is not None]
@@ -64,7 +89,8 @@ def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str 
         ARMS[arm].title, f'{record.best_lr(optimizer, arm):g}', str(len(values)),
         f'{mean(spreads):.3f}' if spreads else '',
         f'{mean(values.values()):.2f}' + (f' ± {stdev(values.values()):.2f}' if len(values) > 1 else ''),
-        *(_difference(difference(values, tested(base))) if arm != base else '' for base in ('plain', 'plain_longer'))]
+        *(_difference(difference(values, _tested(record, optimizer, base, seeds))) if arm != base else ''
+          for base in ('plain', 'plain_longer'))]
     return f'| {" | ".join(cells)} |'
 
 

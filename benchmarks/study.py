@@ -5,12 +5,12 @@
     python benchmarks/study.py --device cuda --layers 3 4 6 3 --width 1 --size 96   # ResNet-50 itself, on a GPU
 
 The source is trained on Fashion-MNIST; from it every arm of studies/arms.py goes on, on every task. Each arm chooses
-its learning rate from the same grid by the validation part (seed 0), then runs on the other seeds; what did best on
-the validation part is run again on fresh seeds, beside plain (first of the main arms, then of all, if another did
-better). Writes study/TASK.json, and study.md and study.png, to benchmarks/results/. Each run is kept as soon as it is
-done: started again with the same settings, it goes on where it was cut. Images: `apt-get install
-dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer needs `pip install mosaicml`, and
-is left out without it.
+its learning rate from the same grid, and beyond its end if that is best, by the validation part (seed 0), then runs on
+the other seeds; what did best on the validation part is run again on fresh seeds, beside plain (first of the main arms,
+then of all, if another did better). Writes study/TASK.json, and study.md and study.png, to benchmarks/results/. Each
+run is kept as soon as it is done: started again with the same settings, it goes on where it was cut. Images: `apt-get
+install dataset-fashion-mnist`, `pip install elpv-dataset scikit-learn`. The arm of composer needs `pip install
+mosaicml`, and is left out without it.
 """
 import argparse
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def _plan(record: Record, args: argparse.Namespace) -> Iterator[Key]:
     main, others = ([a for a in arms if ARMS[a].main == kind] for kind in (True, False))
     for optimizer, arms in (*((o, main) for o in args.optimizers), (args.optimizers[0], others)):
         for arm in arms:
-            yield from record.missing(Key(optimizer, arm, lr, 0) for lr in LEARNING_RATES[optimizer])
+            yield from _grid(record, optimizer, arm)
         for seed in range(1, args.seeds):
             yield from record.missing(Key(optimizer, arm, record.best_lr(optimizer, arm), seed) for arm in arms)
         if {'plain', 'plain_longer', 'se'} <= set(main):
@@ -66,6 +66,17 @@ def _plan(record: Record, args: argparse.Namespace) -> Iterator[Key]:
                 yield from record.missing(
                     Key(optimizer, arm, record.best_lr(optimizer, arm), seed)
                     for arm in ('plain', 'plain_longer', record.winner(optimizer, args.seeds)))
+
+
+def _grid(record: Record, optimizer: str, arm: str) -> Iterator[Key]:
+    """Seed 0 at each learning rate of the grid; where the best is at an end, up to two more beyond that end."""
+    grid = LEARNING_RATES[optimizer]
+    yield from record.missing(Key(optimizer, arm, lr, 0) for lr in grid)
+    while len(tried := record.tried(optimizer, arm)) < len(grid) + 2:
+        best = record.best_lr(optimizer, arm)
+        if best not in (min(tried), max(tried)):
+            break
+        yield Key(optimizer, arm, float(f'{best * 10 / 3 if best == max(tried) else best * 3 / 10:.1g}'), 0)
 
 
 def _parse() -> argparse.Namespace:

@@ -45,8 +45,13 @@ def test_study_end_to_end_cut_and_resumed(images, tmp_path):
     study = json.loads(path.read_text())
     runs = {Key(*(r[k] for k in Key._fields)): r for r in study['runs']}
     arms = [a for a in ARMS if ARMS[a].main]
-    assert len(runs) == len(arms) * (4 + 1) + 3 * 2  # a grid of four, the second seed, and the fresh ones
-    for lr in (0.006, 0.02, 0.06, 0.2):
+    grid = (0.006, 0.02, 0.06, 0.2)
+    for arm in arms:
+        tried = Record(path).tried('sgd', arm)
+        assert set(grid) <= set(tried) <= {*grid, 0.002, 0.0006, 0.7, 2.0}
+        assert len(tried) == 6 or Record(path).best_lr('sgd', arm) not in (min(tried), max(tried))
+    assert len([key for key in runs if key.seed]) == len(arms) + 3 * 2  # the second seed, and the fresh ones
+    for lr in grid:
         plain, se, longer = (runs[Key('sgd', a, lr, 0)] for a in ('plain', 'se', 'plain_longer'))
         assert se['curve']['0'] == plain['curve']['0']  # the function is the source's
         assert plain['spread'] is None

@@ -58,9 +58,13 @@ class Record:
         part.write_text(json.dumps(self.data, indent=1) + '\n')
         os.replace(part, self.path)
 
+    def tried(self, optimizer: str, arm: str) -> dict[float, float]:
+        """What each learning rate did on the validation part, with seed 0."""
+        return {k.lr: measure(r['val']) for k, r in self.runs.items() if k[:2] == (optimizer, arm) and k.seed == 0}
+
     def best_lr(self, optimizer: str, arm: str) -> float:
-        """The learning rate of the grid that did best on the validation part, with seed 0."""
-        tried = {k.lr: measure(r['val']) for k, r in self.runs.items() if k[:2] == (optimizer, arm) and k.seed == 0}
+        """The learning rate that did best on the validation part, with seed 0."""
+        tried = self.tried(optimizer, arm)
         return max(tried, key=lambda lr: tried[lr])
 
     def seeds(self, optimizer: str, arm: str) -> dict[int, dict]:

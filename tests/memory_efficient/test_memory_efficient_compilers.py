@@ -1,5 +1,10 @@
 """memory_efficient=True under what traces, compiles or transforms a model: torch.compile gets a formula that it can
 differentiate and fuse, and everything else the plain path, without being asked."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -133,6 +138,25 @@ def test_it_goes_with_eval_mode_and_back(forbidden, compile_):
     model.train()
     with pytest.raises(Exception, match='was taken'):
         compiled(IMAGES)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(('arch', 'dtype', 'most'), [(80, 'float32', 1.01), (90, 'bfloat16', 1.10)])
+def test_for_a_gpu_that_is_not_here(arch, dtype, most):
+    """Inductor and Triton compile the end of a block, which moves hardly more bytes than the one without SE."""
+    pytest.importorskip('triton')
+    done = subprocess.run([sys.executable, Path(__file__).with_name('gpu_compiler.py'), str(arch), dtype],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for kind in found.values():
+        assert len(kind['kernels']) > 5
+        assert all(size > 0 for _, size in kind['kernels'])
+    ours, se, plain = (found[kind]['bytes'] for kind in ('ours', 'se', 'plain'))
+    maps = 8 * 256 * 40 * 40 * (4 if dtype == 'float32' else 2)
+    assert plain > 9 * maps  # statistics, output and backward; so it did count
+    assert ours < most * plain
+    assert 1.4 * plain < se < 1.5 * plain
 
 
 def test_export(forbidden):

@@ -18,7 +18,7 @@ def block(create):
 
 
 def check(block, fused):
-    x = torch.randn(2, 256, 32, 32, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    x = torch.randn(2, block.conv1.in_channels, 32, 32, generator=torch.Generator().manual_seed(3), dtype=torch.double)
     with torch.no_grad():
         expected = block(x)
         assert ((fused(x) - expected).abs().max() / expected.abs().max()).item() < FLOAT64
@@ -87,7 +87,7 @@ def test_changed_module_stays(block, name, change_):
 @pytest.mark.parametrize('settings', [
     dict(kernel_size=1, stride=2), dict(kernel_size=3, padding=1), dict(kernel_size=1, padding=1, stride=2)], ids=str)
 def test_squeeze_stays_behind_a_convolution_that_does_not_commute_with_the_mean(block, settings):
-    block.conv3 = nn.Conv2d(128, 512, bias=False, **settings).double()
+    block.conv3 = nn.Conv2d(block.conv3.in_channels, block.conv3.out_channels, bias=False, **settings).double()
     block.conv2.stride = (2, 2) if settings.get('stride', 1) == 1 else (1, 1)
     if settings.get('padding') and settings['kernel_size'] == 1:
         block.conv2.padding = (0, 0)

@@ -7,7 +7,7 @@ from torch.nn.functional import relu
 
 from timm_se50 import SEModule
 from timm_se50.memory_efficient.arithmetic import traced_norm_relu, traced_norm_se_add_relu
-from timm_se50.memory_efficient.norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
+from timm_se50.memory_efficient.norm import _sums, norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
 
 LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
@@ -137,3 +137,13 @@ def test_batched_gradients_are_refused(kind):
     output = tail(*tail.inputs(torch.contiguous_format))
     with pytest.raises(RuntimeError, match=r'no rule for is_grads_batched=True.*set_memory_efficient\(model, False\)'):
         torch.autograd.grad(output, list(tail.parameters()), torch.ones(2, *output.shape), is_grads_batched=True)
+
+
+@pytest.mark.parametrize('by_sample', [True, False])  # the second is a GPU's
+@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
+def test_sums(layout, by_sample):
+    g, x = (torch.randn(3, 8, 5, 4, dtype=torch.double).contiguous(memory_format=layout) for _ in range(2))
+    mean, invstd = torch.randn(8, dtype=torch.double), torch.rand(8, dtype=torch.double) + 0.5
+    normalized = (x - mean[:, None, None]) * invstd[:, None, None]
+    for found, expected in zip(_sums(g, x, mean, invstd, by_sample), (g, g * normalized), strict=True):
+        torch.testing.assert_close(found, expected.sum((2, 3)), rtol=1e-12, atol=1e-12)

@@ -159,7 +159,7 @@ def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args
     x, centre, invscale = z, mean, invstd
     if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
         x, centre, invscale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
-    sum_g, sum_gx = _sums(g, x, centre, invscale)
+    sum_g, sum_gx = _sums(g, x, centre, invscale, by_sample=z.device.type == 'cpu')
     scale, d_mean_x, *d_params = excite_backward(sum_g, sum_gx, mean_x, params, *args)
 
     # BatchNorm's backward of scale * g + d_mean_x / pixels, the gradient of x^, whose means over the batch are known
@@ -173,9 +173,12 @@ def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args
     return torch.addcmul(offset, x, slope).addcmul_(g, scale), g, *d_params
 
 
-def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor) -> tuple[Tensor, Tensor]:
-    """Of g, and of g * (x - mean) * invstd, over pixels, (N, C) each."""
-    if g.device.type == 'cpu':  # BatchNorm's backward finds both in one pass, here for one sample at a time
+def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -> tuple[Tensor, Tensor]:
+    """Of g, and of g * (x - mean) * invstd, over pixels, (N, C) each.
+
+    BatchNorm's backward finds both in one pass, of one sample at a time. That is many calls, which a CPU does not mind.
+    """
+    if by_sample:
         sums = [torch.ops.aten.native_batch_norm_backward(
             *pair, None, None, None, mean, invstd, True, 0.0, (False, True, True))
             for pair in zip(g.split(1), x.split(1), strict=True)]

@@ -159,6 +159,13 @@ def test_hooks_on_relu_find_the_same_ones(create, images):
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8 * gradients[0].abs().max().item())
 
 
+def test_the_gates_sigmoid_is_no_module(create):
+    """Which docs/inference.md says, for whoever counts on a module for each non-linearity, as DeepLift does."""
+    model = create('replace')
+    for m in (model, reparameterize_model(model)):
+        assert not any('igmoid' in type(layer).__name__ for layer in m.modules())
+
+
 def test_blocks_without_se_stay(create, images):
     model = shake_(create('replace', se_stages=(3, 4))).double()
     fused = reparameterize_model(model)

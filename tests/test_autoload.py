@@ -51,9 +51,9 @@ for name in ('timm.models', 'torch', 'timm_se50', 'timm'):
 {KNOWN}"""
 
 
-@pytest.mark.parametrize('first', ['timm', 'timm_se50', *(pytest.param(name, marks=thorough) for name in (
-    'torch', 'torchvision', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data', 'timm_se50.surgery',
-    'timm_se50_autoload'))])
+@pytest.mark.parametrize('first', ['timm', *(pytest.param(name, marks=thorough) for name in (
+    'torch', 'torchvision', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data', 'timm_se50',
+    'timm_se50.surgery', 'timm_se50_autoload'))])
 def test_known_whatever_is_imported_first(python, first):
     # -W error: a second registration, which timm warns of, would be one
     assert python('-W', 'error', '-c', f'import {first}\n{KNOWN}\n{AGAIN}') == ''
@@ -88,7 +88,8 @@ def test_timm_in_a_zip(python, tmp_path):
 
 
 # More of them at once fail in timm and torchvision, with the plugin switched off as well.
-@pytest.mark.parametrize('together', [pytest.param(['timm'], marks=thorough), ['timm', 'timm_se50']])
+@thorough
+@pytest.mark.parametrize('together', [['timm'], ['timm', 'timm_se50']])
 def test_threads(python, together):
     assert python('-W', 'error', '-c', f"""
 import importlib, sys, threading
@@ -124,7 +125,8 @@ if __name__ == '__main__':
     assert python('-W', 'error', 'script.py') == ''
 
 
-@pytest.mark.parametrize('off', ['TIMM_SE50_AUTOLOAD', 'TORCH_DEVICE_BACKEND_AUTOLOAD'])
+@pytest.mark.parametrize('off', [
+    'TIMM_SE50_AUTOLOAD', pytest.param('TORCH_DEVICE_BACKEND_AUTOLOAD', marks=thorough)])
 def test_switched_off(python, off):
     assert python('-W', 'error', '-c', f'{UNKNOWN}\nimport timm_se50\n{KNOWN}', **{off: '0'}) == ''
 
@@ -196,7 +198,7 @@ def test_a_name_that_only_the_public_face_misses(site, python, tmp_path, module,
 
 @pytest.mark.parametrize(('env', 'status', 'finding'), [
     ({}, 0, 'yes'),
-    ({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0'),
+    pytest.param({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0', marks=thorough),
     pytest.param({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off', marks=thorough),
 ])
 def test_doctor(site, tmp_path, env, status, finding):

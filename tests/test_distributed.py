@@ -9,7 +9,8 @@ import pytest
 WORKER = Path(__file__).with_name('distributed_worker.py')
 
 
-@pytest.mark.parametrize('engine', [pytest.param('ddp', marks=pytest.mark.thorough), 'fsdp2'])
+@pytest.mark.thorough
+@pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])
 def test_two_processes_equal_one(engine):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(WORKER), engine]
     env = {**os.environ, 'PYTHONPATH': str(WORKER.parents[1])}

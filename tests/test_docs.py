@@ -87,10 +87,15 @@ needs_plugin = pytest.mark.skipif(
     not entry_points(group='torch.backends', name='timm_se50'), reason='needs the plugin installed: pip install .')
 
 
+LONG = ['docs/any_model.md', 'docs/detection.md', 'docs/inference.md']
+
+
 @needs_plugin
-def test_python_snippets(cache, tmp_path):
+@pytest.mark.parametrize('files', [[file for file in THEN if file not in LONG],
+                                   pytest.param(LONG, marks=pytest.mark.thorough)], ids=['short', 'long'])
+def test_python_snippets(cache, tmp_path, files):
     cases = {}
-    for file in THEN:
+    for file in files:
         text = (ROOT / file).read_text().partition(THE_HUB)[0]
         snippets = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
         assert snippets
@@ -110,7 +115,8 @@ def test_each_public_name_has_its_place_and_an_example():
 def commands(file):
     """The lines of a page that are set off as code and begin with timm-se50."""
     found = re.findall(r'^    (timm-se50 .*)$', (ROOT / file).read_text(), re.MULTILINE)
-    return [pytest.param(command, id=command) for command in found]
+    return [pytest.param(command, id=command, marks=[pytest.mark.thorough] * ('--engine' in command))
+            for command in found]
 
 
 @pytest.fixture(scope='module')

@@ -37,6 +37,7 @@ def _run(images, folder, *args):
                           capture_output=True, text=True, check=False)
 
 
+@pytest.mark.thorough
 def test_study_end_to_end_cut_and_resumed(images, tmp_path):
     main = ('--arms', 'plain', 'plain_longer', 'se', 'se_fast')
     done = _run(images, tmp_path, *main)

@@ -208,7 +208,7 @@ def test_a_config_that_lies(case, client, push_files, files, tmp_path):
     ('config.json', b' ' * (1 << 25), 'has 33,554,432 bytes; expected a config.json'),
     ('model.safetensors', b'', 'cannot be read'), ('model.safetensors', b'\xff' * 100, 'cannot be read'),
     ('model.safetensors', b'\x02\0\0\0\0\0\0\0{}', "states 3 classes, and 'fc.weight' has 0 rows"),
-])
+], ids=['no text', 'too deep', 'too large', 'empty', 'noise', 'no weights'])  # pytest would make them of the bytes
 def test_files_that_are_none(name, content, message, client, push_files, files, tmp_path):
     repo = push_files(files | {name: content})
     for code in (PULL, DOWNLOAD):

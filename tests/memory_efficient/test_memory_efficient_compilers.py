@@ -66,7 +66,8 @@ def compile_():
 
 @pytest.mark.parametrize('kwargs', [
     {'drop_path_rate': 0.5},
-    *(pytest.param(kwargs, marks=pytest.mark.thorough) for kwargs in ({}, {'aa_layer': timm.layers.BlurPool2d}))], ids=str)
+    *(pytest.param(kwargs, marks=pytest.mark.thorough) for kwargs in ({}, {'aa_layer': timm.layers.BlurPool2d})),
+], ids=str)
 def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch):
     traced = []
     monkeypatch.setattr(me, 'traced_norm_se_add_relu', lambda *args: traced.append(1) or traced_norm_se_add_relu(*args))

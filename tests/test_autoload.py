@@ -52,8 +52,7 @@ for name in ('timm.models', 'torch', 'timm_se50', 'timm'):
 
 
 @pytest.mark.parametrize('first', ['timm', *(pytest.param(name, marks=thorough) for name in (
-    'torch', 'torchvision', 'timm.layers', 'timm.models', 'timm.models.resnet', 'timm.data', 'timm_se50',
-    'timm_se50.surgery', 'timm_se50_autoload'))])
+    'torch', 'timm.layers', 'timm_se50', 'timm_se50_autoload'))])
 def test_known_whatever_is_imported_first(python, first):
     # -W error: a second registration, which timm warns of, would be one
     assert python('-W', 'error', '-c', f'import {first}\n{KNOWN}\n{AGAIN}') == ''
@@ -119,7 +118,7 @@ class Data(torch.utils.data.Dataset):
         import timm
         return timm.create_model('se_resnet50_patch', num_classes=i + 1, se_reduction=8).fc.out_features
 if __name__ == '__main__':
-    loader = torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context='spawn')
+    loader = torch.utils.data.DataLoader(Data(), num_workers=1, multiprocessing_context='spawn')
     assert [int(batch) for batch in loader] == [1, 2]
 """)
     assert python('-W', 'error', 'script.py') == ''

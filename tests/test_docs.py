@@ -142,6 +142,7 @@ def test_commands(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
     result = CliRunner().invoke(main, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
+    assert all(f'reparameterized, {engine}' in result.output for engine in re.findall(r'--engine (\w+)', command))
 
 
 def test_there_are_commands():

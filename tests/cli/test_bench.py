@@ -23,16 +23,6 @@ def test_bench(options, last):
     assert all(f['seconds'] > 0 and f['ratio'] > 0 for f in figures.values())
 
 
-@pytest.mark.thorough  # the command; that each engine runs a model is below
-def test_engines():
-    options = '--batch-size 1 --size 32 --rounds 1 --json --engine onnxruntime --engine openvino'
-    result = CliRunner().invoke(main, ['bench', *options.split()], catch_exceptions=False)
-    figures = json.loads(result.stdout)
-    models = ('resnet50', 'seresnet50', 'se_resnet50', 'reparameterized')
-    assert list(figures) == [f'{model}, {engine}' for engine in ('onnxruntime', 'openvino') for model in models]
-    assert figures['resnet50, onnxruntime']['ratio'] == 1.0
-
-
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['eager', 'onnxruntime', 'openvino'])
 def test_engine_runs_the_model(engine):

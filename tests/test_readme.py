@@ -1,12 +1,14 @@
 """What the README states as figures, counted anew."""
 import json
 import re
+import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 import timm
 import torch
+from studies.earned import write_report
 from studies.record import Record
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -48,6 +50,20 @@ def test_step_0_table_is_the_studys(file):
     rows = re.findall(
         rf'^\| .*? \| {figure} \| {figure} \| {figure} \|$', (ROOT / file).read_text(), re.MULTILINE)
     assert rows == measured
+
+
+def test_docs_have_the_studys_report(tmp_path):
+    """As it is made of the runs that were filed, and the sentences before it say the same."""
+    shutil.copytree(ROOT / 'benchmarks' / 'results' / 'study', tmp_path / 'study')
+    write_report(tmp_path)
+    report = (tmp_path / 'study.md').read_text()
+    page = (ROOT / 'docs' / 'study.md').read_text()
+    assert report == (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
+    assert report in page
+    assert 'in 0 of ' in report
+    assert page.split()[4:7] == ['**No,', 'as', 'far']
+    solar = re.search(r'^\| SE as it comes .*\*\*\+(0\.76 ± 0\.34)\*\* \| \+0\.31 ± 0\.40 \|$', report, re.MULTILINE)
+    assert solar[1] in page.partition('## What')[0]
 
 
 def test_cost_table_is_the_benchmarks():

@@ -32,7 +32,7 @@ def make(folder: Path, epochs: int) -> dict[str, dict[str, float]]:
     """Write the models into a folder in OpenVINO's format; returns the held-out accuracy of each, by name."""
     digits = load_digits(0)
     torch.manual_seed(0)
-    model = timm.create_model('se_resnet50_replace', num_classes=10, zero_init_last=False)
+    model = timm.create_model('se_resnet50_replace', num_classes=10)
     train(model, digits, epochs, 0.05, 0, 'se_resnet50')
     rows = {}
     for name, form in (('se_resnet50', model.eval()), ('its inference form', timm.models.reparameterize_model(model))):
@@ -54,7 +54,7 @@ def _convert(model: nn.Module, x: Tensor) -> openvino.Model:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--epochs', type=int, default=10)
+    parser.add_argument('--epochs', type=int, default=6)
     parser.add_argument('--rounds', type=int, default=45, help='with one image; a third of it with eight')
     parser.add_argument('--work', type=Path, default=Path('build/int8'))
     parser.add_argument('--out', type=Path, default=RESULTS)

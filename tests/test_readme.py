@@ -62,8 +62,17 @@ def test_docs_have_the_studys_report(tmp_path):
     assert report in page
     assert 'in 0 of ' in report
     assert page.split()[4:7] == ['**No,', 'as', 'far']
+    assert '0.8 ± 0.3 points of AUROC at equal steps and by\n0.3 ± 0.4 at equal compute' in README
     solar = re.search(r'^\| SE as it comes .*\*\*\+(0\.76 ± 0\.34)\*\* \| \+0\.31 ± 0\.40 \|$', report, re.MULTILINE)
     assert solar[1] in page.partition('## What')[0]
+
+
+def test_int8_table_is_the_benchmarks():
+    rows = json.loads((ROOT / 'benchmarks' / 'results' / 'int8.json').read_text())['int8']['rows'].values()
+    page = (ROOT / 'docs' / 'inference.md').read_text()
+    found = re.findall(r'^\| .*, (?:float32|int8) \| ([\d.]+) % \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)
+    assert found == [
+        (f'{100 * r["accuracy"]:.1f}', f'{r["speed, batch 1"]:.2f}', f'{r["speed, batch 8"]:.2f}') for r in rows]
 
 
 def test_cost_table_is_the_benchmarks():

@@ -7,7 +7,6 @@ ranges; accuracy is that of the held-out ones. Speed is at 224 px, the median ov
 float32 within the round. Writes results/int8.json; with `--work FOLDER` that has the models, it times them only.
 """
 import argparse
-import copy
 import json
 import statistics
 from functools import partial
@@ -23,8 +22,8 @@ from torch.export import Dim
 
 from timm_se50.cli.bench import interleave, median_ratio
 from timm_se50.cli.digits import accuracy, load_digits, train
+from timm_se50.cli.engines import openvino_settings
 
-SETTINGS = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
 RANGES = 300  # images
 
 
@@ -34,13 +33,13 @@ def make(folder: Path, epochs: int) -> dict[str, dict[str, float]]:
     torch.manual_seed(0)
     model = timm.create_model('se_resnet50_replace', num_classes=10)
     train(model, digits, epochs, 0.05, 0, 'se_resnet50')
+    images = nncf.Dataset(list(digits['x_train'][:RANGES].split(1)), lambda x: x.numpy())
     rows = {}
     for name, form in (('se_resnet50', model.eval()), ('its inference form', timm.models.reparameterize_model(model))):
         plain = _convert(form, digits['x_test'][:2])
-        images = nncf.Dataset(list(digits['x_train'][:RANGES].split(1)), lambda x: x.numpy())
         for key, network in ((name, plain), (f'{name}, int8', nncf.quantize(plain, images, subset_size=RANGES))):
             openvino.save_model(network, folder / f'{key}.xml', compress_to_fp16=False)
-            run = openvino.compile_model(network, 'CPU', SETTINGS)
+            run = openvino.compile_model(network, 'CPU', openvino_settings())
             out = torch.cat([torch.from_numpy(run(x.numpy())[0].copy()) for x in digits['x_test'].split(90)])
             rows[key] = {'accuracy': accuracy(out, digits['y_test'])}
     return rows
@@ -49,7 +48,7 @@ def make(folder: Path, epochs: int) -> dict[str, dict[str, float]]:
 @torch.no_grad()
 def _convert(model: nn.Module, x: Tensor) -> openvino.Model:
     sizes = ({0: Dim.DYNAMIC, 2: Dim.AUTO, 3: Dim.AUTO},)
-    return openvino.convert_model(torch.export.export(copy.deepcopy(model), (x,), dynamic_shapes=sizes))
+    return openvino.convert_model(torch.export.export(model, (x,), dynamic_shapes=sizes))
 
 
 def main() -> None:
@@ -65,8 +64,8 @@ def main() -> None:
         args.work.mkdir(parents=True, exist_ok=True)
         known.write_text(json.dumps(make(args.work, args.epochs)))
     rows = json.loads(known.read_text())
-    settings = {**SETTINGS, 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
-    compiled = {name: openvino.compile_model(args.work / f'{name}.xml', 'CPU', settings) for name in rows}
+    compiled = {
+        name: openvino.compile_model(args.work / f'{name}.xml', 'CPU', openvino_settings()) for name in rows}
     for n, rounds in ((1, args.rounds), (8, args.rounds // 3)):
         x = torch.randn(n, 3, 224, 224).numpy()
         times = interleave({name: partial(network, x) for name, network in compiled.items()}, rounds)

@@ -142,7 +142,12 @@ def test_commands(command, folder, monkeypatch):
     monkeypatch.chdir(folder)
     result = CliRunner().invoke(main, shlex.split(command)[1:])
     assert result.exit_code == 0, result.output
-    assert all(f'reparameterized, {engine}' in result.output for engine in re.findall(r'--engine (\w+)', command))
+    engines = re.findall(r'--engine (\w+)', command)
+    if engines:
+        rows = re.findall(r'^(\S.*?) +[\d.]+ +([\d.]+)$', result.output, re.MULTILINE)
+        models = ('resnet50', 'seresnet50', 'se_resnet50', 'reparameterized')
+        assert [name for name, _ in rows] == [f'{model}, {engine}' for engine in engines for model in models]
+        assert rows[0][1] == '1.000'
 
 
 def test_there_are_commands():

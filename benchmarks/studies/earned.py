@@ -33,11 +33,12 @@ def _verdict(records: dict[str, Record]) -> str:
     found = {}
     for task, record in records.items():
         seeds = record.data['settings']['seeds']
+        fresh = range(seeds, 2 * seeds)
         for optimizer in record.data['settings']['learning_rates']:
-            longer = _tested(record, optimizer, 'plain_longer', range(seeds, 2 * seeds))
-            for arm in record.arms(optimizer):
-                gain = difference(_tested(record, optimizer, arm, range(seeds, 2 * seeds)), longer)
-                if ARMS[arm].ours and gain:
+            longer = _tested(record, optimizer, 'plain_longer', fresh)
+            for arm in filter(lambda arm: ARMS[arm].ours, record.arms(optimizer)):
+                gain = difference(_tested(record, optimizer, arm, fresh), longer)
+                if gain:
                     found[f'{task}, {optimizer}, {ARMS[arm].title}'] = gain
     if not found:
         return '**Not known yet**: nothing has run on fresh seeds.'

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ['ENGINES', 'make_run']
+__all__ = ['ENGINES', 'make_run', 'openvino_settings']
 
 Run = Callable[[], Any]
 
@@ -68,11 +68,15 @@ def _openvino(model: nn.Module, x: Tensor) -> Run:
     import openvino
     x = x.contiguous()
     converted = openvino.convert_model(torch.export.export(model, (x,)))
-    settings = {
+    request = openvino.compile_model(converted, 'CPU', openvino_settings()).create_infer_request()
+    return lambda: request.infer([x.numpy()], share_inputs=True)[0]
+
+
+def openvino_settings() -> dict[str, Any]:
+    """float32, as fast as can be for one batch, with as many threads as PyTorch has."""
+    return {
         'INFERENCE_NUM_THREADS': torch.get_num_threads(), 'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_PRECISION_HINT': 'f32'}  # else bfloat16 where the processor has it
-    request = openvino.compile_model(converted, 'CPU', settings).create_infer_request()
-    return lambda: request.infer([x.numpy()], share_inputs=True)[0]
 
 
 ENGINES: dict[str, Callable[[nn.Module, Tensor], Run]] = {

@@ -110,4 +110,4 @@ def traced_norm_se_add_relu(
 def affine_relu(z: Tensor, pivot: Tensor, scale: Tensor, shift: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """`relu(scale * (z - pivot) + shift + shortcut)`; scale and shift by channel, (C,), or by sample too, (N, C)."""
     x = (z - pivot[:, None, None]) * scale[..., None, None] + shift[..., None, None]
-    return (x if shortcut is None else x + shortcut).to(z.dtype).relu()  # so that it is the output that says where
+    return (x if shortcut is None else x + shortcut).to(z.dtype).relu()  # the backward reads the last

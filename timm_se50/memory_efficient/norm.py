@@ -179,10 +179,11 @@ def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -
     BatchNorm's backward finds both in one pass, of one sample at a time. That is many calls, which a CPU does not mind.
     """
     if by_sample:
-        sums = [torch.ops.aten.native_batch_norm_backward(
-            *pair, None, None, None, mean, invstd, True, 0.0, (False, True, True))
-            for pair in zip(g.split(1), x.split(1), strict=True)]
-        return torch.stack([s for _, _, s in sums]), torch.stack([s for _, s, _ in sums])
+        _, sums_gx, sums_g = zip(*(
+            torch.ops.aten.native_batch_norm_backward(
+                *pair, None, None, None, mean, invstd, True, 0.0, (False, True, True))
+            for pair in zip(g.split(1), x.split(1), strict=True)), strict=True)
+        return torch.stack(sums_g), torch.stack(sums_gx)
     sum_g = g.sum((2, 3), dtype=mean.dtype)
     return sum_g, ((g * x).sum((2, 3), dtype=mean.dtype) - mean * sum_g) * invstd
 

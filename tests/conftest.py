@@ -7,6 +7,7 @@ import copy
 import ctypes
 import functools
 import gc
+import itertools
 import os
 import platform
 from pathlib import Path
@@ -24,6 +25,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 # glibc keeps much of what is freed, in pieces
 _trim = ctypes.CDLL(None).malloc_trim if platform.libc_ver()[0] == 'glibc' else lambda pad: 0
+_tests = itertools.count(1)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -42,10 +44,14 @@ def only_what_is_new_is_collected():
 
 @pytest.fixture(autouse=True)
 def no_memory_is_kept():
-    """Networks that hang in a circle (a traceback's frames, what torch.fx made) else wait long for the collector."""
+    """Networks that hang in a circle (a traceback's frames, what torch.fx made) else wait long for the collector.
+
+    Not after each test: what is given back to the system has to be had again, an eighth of the suite's time.
+    """
     yield
-    gc.collect()
-    _trim(0)
+    if next(_tests) % 8 == 0:
+        gc.collect()
+        _trim(0)
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def train(
         seed: int,
         label: str,
 ) -> list[tuple[int, float]]:
-    """Train with SGD and a cosine schedule; returns (step, held-out accuracy), from step 0 on, thrice an epoch."""
+    """Train with SGD and a cosine schedule; returns (step, held-out accuracy), from step 0 on, twice an epoch."""
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
     batches = [batch for _ in range(epochs)
@@ -44,7 +44,7 @@ def train(
                if len(batch) == BATCH_SIZE]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.2)
     curve = [(0, accuracy(predict(model, digits['x_test']), digits['y_test']))]
-    every = max(1, len(batches) // (3 * epochs))
+    every = max(1, len(batches) // (2 * epochs))
     with tqdm(batches, desc=label, unit='step', ncols=100) as bar:
         for step, batch in enumerate(bar, 1):
             model.train()

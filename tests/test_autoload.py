@@ -184,8 +184,9 @@ for module in {CORE}:
     assert all(f"from 'timm_se50.{module}'" in stderr for module in CORE)
 
 
+@thorough
 @pytest.mark.parametrize(('module', 'name'), [
-    pytest.param('squeeze_excite', 'se_parameters', marks=thorough), ('surgery', 'replace_blocks_')])
+    ('squeeze_excite', 'se_parameters'), ('surgery', 'replace_blocks_')])
 def test_a_name_that_only_the_public_face_misses(site, python, tmp_path, module, name):
     """By then the rest has been imported; the models are registered last of all."""
     package = shutil.copytree(site / 'timm_se50', tmp_path / 'broken' / 'timm_se50')
@@ -195,10 +196,11 @@ def test_a_name_that_only_the_public_face_misses(site, python, tmp_path, module,
     assert f'ImportError: cannot import name {name!r}' in stderr
 
 
+@thorough
 @pytest.mark.parametrize(('env', 'status', 'finding'), [
     ({}, 0, 'yes'),
-    pytest.param({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0', marks=thorough),
-    pytest.param({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off', marks=thorough),
+    ({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0'),
+    ({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off'),
 ])
 def test_doctor(site, tmp_path, env, status, finding):
     command = [sys.executable, '-m', 'timm_se50.cli', 'doctor']

@@ -109,6 +109,7 @@ def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
     assert f'in {ahead} of 1 comparisons on fresh seeds** (digits, sgd, SE as it comes' in report
 
 
+@pytest.mark.thorough
 def test_missing_images_are_named(tmp_path):
     done = _run(tmp_path / 'none', tmp_path)
     assert done.returncode == 1

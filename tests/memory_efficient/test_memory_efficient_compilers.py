@@ -102,8 +102,8 @@ def test_a_compiled_model_saves_less_than_a_compiled_resnet50():
     assert efficient < 0.9 * plain, counts
 
 
-@pytest.mark.parametrize('autocast', [
-    torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.thorough)], ids=str)
+@pytest.mark.thorough
+@pytest.mark.parametrize('autocast', [torch.bfloat16, torch.float16], ids=str)
 def test_autocast(autocast, compile_):
     """At most twice as far from float32 as the plain path."""
     model = make(False)

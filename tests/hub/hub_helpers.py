@@ -23,7 +23,7 @@ def file_digest(folder):
 
 def run_all(run, cases):
     """`run(case)` for all cases, some at once, since most of their time is spent waiting; the results by case."""
-    with ThreadPoolExecutor(5) as pool:
+    with ThreadPoolExecutor(10) as pool:
         return dict(zip(cases, pool.map(run, cases)))
 
 

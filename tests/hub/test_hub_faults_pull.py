@@ -71,41 +71,34 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope='module')
-def results(session_server, client, pushed, tmp_path_factory):
-    """What came of each case, each with a repo (of the same content) and a cache of its own."""
+def test_each_is_overcome_or_named_and_then_over(server, client, pushed, right, tmp_path):
+    """Each with a repo (of the same content) and a cache of its own; one test, for they all wait at once."""
     def run(case):
-        cache = tmp_path_factory.mktemp('cache')
+        cache = tmp_path / repos[case]
         if case in OVERCOME:
             return cache, client.run(DOWNLOAD, repo=repos[case], cache=cache)
         first = client.run(PULL, repo=repos[case], cache=cache)
         check_cache(cache)
-        session_server.faults = [f for f in session_server.faults if repos[case] not in f.path]
+        for fault in server.faults:
+            fault.times *= repos[case] not in fault.path
         return first, client.run(PULL, repo=repos[case], cache=cache)
 
-    hub, cases = session_server.hub, [*OVERCOME, *REFUSED]
+    hub, cases = server.hub, [*OVERCOME, *REFUSED]
     repos = {case: f'ann/case-{i:02}' for i, case in enumerate(cases)}
     for case, repo in repos.items():
         hub.repos[repo] = hub.repos['ann/model']
-        session_server.faults += in_repo(repo, OVERCOME[case] if case in OVERCOME else REFUSED[case][:1])
+        server.faults += in_repo(repo, OVERCOME[case] if case in OVERCOME else REFUSED[case][:1])
     results = run_all(run, cases)
-    assert not [fault for fault in session_server.faults if fault.times]
-    return results
-
-
-@pytest.mark.parametrize('case', OVERCOME)
-def test_overcome(case, results, right):
-    cache, result = results[case]
-    assert result.out == right, result.log
-    check_cache(cache, right)
-
-
-@pytest.mark.parametrize('case', REFUSED)
-def test_a_clear_error_then_success(case, results, pushed):
-    first, second = results[case]
-    assert 'OSError' in first.error, first.log
-    assert re.search(REFUSED[case][1], first.message), first.message
-    assert second.out == pushed['digest'], second.log
+    assert not [fault for fault in server.faults if fault.times]
+    for case in OVERCOME:
+        cache, result = results[case]
+        assert result.out == right, (case, result.log)
+        check_cache(cache, right)
+    for case, (_, said) in REFUSED.items():
+        first, second = results[case]
+        assert 'OSError' in first.error, (case, first.log)
+        assert re.search(said, first.message), (case, first.message)
+        assert second.out == pushed['digest'], (case, second.log)
 
 
 def test_a_flipped_byte_in_the_cache_is_found_and_replaced(client, server, pushed, right, tmp_path):

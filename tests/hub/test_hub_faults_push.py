@@ -1,7 +1,6 @@
 """A push while things go wrong: one right commit or a clear error, and a plain second call succeeds."""
 import re
 
-import pytest
 from hub_helpers import in_repo, requests, run_all
 from hub_repos import File
 from hub_server import Fault
@@ -44,9 +43,8 @@ REFUSED = {  # what goes wrong, what the error says, and how many commits there 
 }
 
 
-@pytest.fixture(scope='module')
-def results(session_server, client):
-    """What came of each case, each with a repo and weights of its own."""
+def test_each_is_overcome_or_named_and_then_over(server, client):
+    """Each with a repo and weights of its own; one test, for they all wait at once."""
     cases = [*OVERCOME, *REFUSED]
     repos = {case: f'ann/push-{i:02}' for i, case in enumerate(cases)}
     named = {case: OVERCOME[case] if case in OVERCOME else REFUSED[case][0] for case in cases}
@@ -54,49 +52,45 @@ def results(session_server, client):
     def run(case):
         given = dict(repo=repos[case], number=cases.index(case) + 10, options={})
         first = client.run(PUSH, **given)
-        repo = session_server.hub.repos[repos[case]]
+        repo = server.hub.repos[repos[case]]
         commits = len(repo.messages) - 1
-        session_server.faults = [f for f in session_server.faults if repos[case] not in f.path]
+        for fault in server.faults:
+            fault.times *= repos[case] not in fault.path
         again = case in REFUSED or case == 'answer to commit lost'
         return first, commits, client.run(PUSH, **given) if again else None, repo
 
     for case, repo in repos.items():
         if not case.startswith(('create', 'card')):
-            session_server.faults += in_repo(repo, named[case])
+            server.faults += in_repo(repo, named[case])
     results = run_all(run, [c for c in cases if not c.startswith(('create', 'card'))])
     for case in ('create 503', 'create lost', 'card check 503'):  # their paths name no repo
-        session_server.faults = named[case]
+        server.faults = named[case]
         results[case] = run(case)
-    assert not [fault for fault in session_server.faults if fault.times]
-    return results
+    assert not [fault for fault in server.faults if fault.times]
+    for case in OVERCOME:
+        first, commits, second, repo = results[case]
+        assert first.error is None, (case, first.log)
+        assert commits == 1, case
+        assert second is None or second.out['changed'] is False, case
+        assert first.out['commit'] == repo.refs['main'], case
+        check_repo(case, repo, first, server)
+    for case, (_, said, expected) in REFUSED.items():
+        first, commits, second, repo = results[case]
+        assert first.error, case
+        assert re.search(said, first.message), (case, first.log)
+        assert commits == expected - 1, case
+        assert second.error is None, (case, second.log)
+        check_repo(case, repo, second, server)
 
 
-@pytest.mark.parametrize('case', OVERCOME)
-def test_overcome(case, results, session_server):
-    first, commits, second, repo = results[case]
-    assert first.error is None, first.log
-    assert commits == 1
-    assert second is None or second.out['changed'] is False
-    files = repo.commits[repo.refs['main']]
-    assert first.out['commit'] == repo.refs['main']
-    assert files['model.safetensors'].sha256 in session_server.hub.lfs
-    assert {n: f.size for n, f in files.items() if n != '.gitattributes'} == first.out['files']
-
-
-@pytest.mark.parametrize('case', REFUSED)
-def test_a_clear_error_then_success(case, results, session_server):
-    first, commits, second, repo = results[case]
-    _, message, expected = REFUSED[case]
-    assert first.error
-    assert re.search(message, first.message), first.log
-    assert commits == expected - 1
-    assert second.error is None, second.log
-    files = repo.commits[second.out['commit']]
-    assert files['model.safetensors'].sha256 in session_server.hub.lfs
+def check_repo(case, repo, pushed, server):
+    """Its newest commit holds what was pushed, and all of it."""
+    files = repo.commits[pushed.out['commit']]
+    assert files['model.safetensors'].sha256 in server.hub.lfs, case
     if case != 'commit always flipped':  # a card that is on the Hub is kept, a damaged one too
-        assert second.out['changed']
-        assert {n: f.size for n, f in files.items() if n != '.gitattributes'} == second.out['files']
-        assert files['README.md'].content.decode() == second.out['card']
+        assert pushed.out['changed'], case
+        assert {n: f.size for n, f in files.items() if n != '.gitattributes'} == pushed.out['files'], case
+        assert files['README.md'].content.decode() == pushed.out['card'], case
 
 
 def test_a_flipped_commit_is_mended_by_another(client, server, pushed):

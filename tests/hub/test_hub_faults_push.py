@@ -1,6 +1,7 @@
 """A push while things go wrong: one right commit or a clear error, and a plain second call succeeds."""
 import re
 
+import pytest
 from hub_helpers import in_repo, requests, run_all
 from hub_repos import File
 from hub_server import Fault
@@ -91,6 +92,18 @@ def check_repo(case, repo, pushed, server):
         assert pushed.out['changed'], case
         assert {n: f.size for n, f in files.items() if n != '.gitattributes'} == pushed.out['files'], case
         assert files['README.md'].content.decode() == pushed.out['card'], case
+
+
+@pytest.mark.thorough
+def test_what_the_client_has_repeated_is_not_repeated(server, client, pushed, tmp_path):
+    server.faults = [Fault('put', 'status', times=100), Fault('get_lfs', 'status', times=100)]
+    assert 'answered 503 again and again' in client.run(PUSH, repo='ann/never', number=99, options={}).message
+    assert 'answered 503 again and again' in client.run(
+        'timm_se50.download_checkpoint(repo, cache_dir=cache)', repo='ann/model', cache=tmp_path).message
+    puts, gets = requests(server, 'put', 'get_lfs')
+    assert puts == 6
+    assert 4 <= gets <= 6
+    server.faults = []
 
 
 def test_a_flipped_commit_is_mended_by_another(client, server, pushed):

@@ -18,7 +18,14 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_token
 
-from .http_client import HTTPError, RemoteEntryNotFoundError, TransportError, status_of, was_retried
+from .http_client import (
+    RETRIED_BY_CLIENT,
+    HTTPError,
+    RemoteEntryNotFoundError,
+    TransportError,
+    status_of,
+    was_repeated,
+)
 
 __all__ = ['WAITS', 'NoAnswer', 'ask', 'download', 'explained', 'is_transient', 'retrying']
 
@@ -76,13 +83,13 @@ def ask(call: Callable[..., T], *args, **kwargs) -> T:
         raise
 
 
-def retrying(call: Callable[..., T], *args, but_not: Callable[[Exception], bool] | None = None, **kwargs) -> T:
-    """`ask`, and ask again after a while on a transient error, except one that `but_not` is true of."""
+def retrying(call: Callable[..., T], *args, but_not: tuple[type[Exception], ...] = (), **kwargs) -> T:
+    """`ask`, and ask again after a while on a transient error that neither the client repeats nor is in `but_not`."""
     for wait in WAITS:
         try:
             return ask(call, *args, **kwargs)
         except Exception as e:
-            if not is_transient(e) or (but_not is not None and but_not(e)):
+            if not is_transient(e) or isinstance(e, but_not) or was_repeated(_unwrapped(e)):
                 raise
         time.sleep(wait)
     return ask(call, *args, **kwargs)
@@ -90,7 +97,7 @@ def retrying(call: Callable[..., T], *args, but_not: Callable[[Exception], bool]
 
 def download(call: Callable[..., T], *args, **kwargs) -> T:
     """`retrying` for a call that downloads a file by the client's `http_get()`."""
-    return retrying(call, *args, but_not=was_retried, **kwargs)
+    return retrying(call, *args, but_not=RETRIED_BY_CLIENT, **kwargs)
 
 
 @contextmanager

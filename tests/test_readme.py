@@ -60,11 +60,18 @@ def test_docs_have_the_studys_report(tmp_path):
     page = (ROOT / 'docs' / 'study.md').read_text()
     assert report == (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
     assert report in page
-    assert 'in 0 of ' in report
-    assert page.split()[4:7] == ['**No,', 'as', 'far']
-    assert '0.8 ± 0.3 points of AUROC at equal steps and by\n0.3 ± 0.4 at equal compute' in README
-    solar = re.search(r'^\| SE as it comes .*\*\*\+(0\.76 ± 0\.34)\*\* \| \+0\.31 ± 0\.40 \|$', report, re.MULTILINE)
-    assert solar[1] in page.partition('## What')[0]
+    assert 'in 1 of 4 comparisons' in report
+    assert page.split()[4:9] == ['**In', 'one', 'case', 'of', 'four']
+    assert '1.3 ± 0.3 points of AUROC at equal steps and by\n0.8 ± 0.3 at equal compute, with SGD by 0.8 ± 0.3 and 0.3 ± 0.4' \
+        in README
+    said = page.partition('## What')[0]
+    for optimizer, steps, compute in (('sgd', '0.76 ± 0.34', '+0.31 ± 0.40'), ('adamw', '1.26 ± 0.32', '0.77 ± 0.32')):
+        rows = report.partition(f'{optimizer}, fresh seeds:')[2].partition('**Fashion')[0]
+        row = next(row for row in rows.splitlines() if row.startswith('| SE as it comes '))
+        assert steps in row
+        assert compute in row
+        assert steps in said
+        assert compute in said
 
 
 def test_int8_table_is_the_benchmarks():

@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from hub_helpers import in_repo, requests, run_all
+from hub_helpers import in_repo, no_more_faults, requests, run_all
 from hub_server import Fault
 
 from timm_se50.hub.stated import file_hash
@@ -79,8 +79,7 @@ def test_each_is_overcome_or_named_and_then_over(server, client, pushed, right, 
             return cache, client.run(DOWNLOAD, repo=repos[case], cache=cache)
         first = client.run(PULL, repo=repos[case], cache=cache)
         check_cache(cache)
-        for fault in server.faults:
-            fault.times *= repos[case] not in fault.path
+        no_more_faults(server, repos[case])
         return first, client.run(PULL, repo=repos[case], cache=cache)
 
     hub, cases = server.hub, [*OVERCOME, *REFUSED]

@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from hub_helpers import in_repo, requests, run_all
+from hub_helpers import in_repo, no_more_faults, requests, run_all
 from hub_repos import File
 from hub_server import Fault
 
@@ -55,8 +55,7 @@ def test_each_is_overcome_or_named_and_then_over(server, client):
         first = client.run(PUSH, **given)
         repo = server.hub.repos[repos[case]]
         commits = len(repo.messages) - 1
-        for fault in server.faults:
-            fault.times *= repos[case] not in fault.path
+        no_more_faults(server, repos[case])
         again = case in REFUSED or case == 'answer to commit lost'
         return first, commits, client.run(PUSH, **given) if again else None, repo
 

@@ -4,8 +4,8 @@ The norms are GroupNorms. BatchNorm's statistics are of one process's share, and
 CPU kernel; a GroupNorm computes each image by itself, so that the halves and the whole differ in rounding alone. The
 processes compute in float64, where rounding is far below the tolerance.
 """
-import sys
 from functools import partial
+from itertools import product
 
 import timm
 import torch
@@ -46,7 +46,7 @@ def train(model, images, labels, share=slice(None)):
     return torch.stack(losses)
 
 
-def main(engine):
+def main():
     torch.set_num_threads(1)
     dist.init_process_group('gloo')
     generator = torch.Generator().manual_seed(1)
@@ -56,7 +56,7 @@ def main(engine):
     start = {k: v.clone() for k, v in single.state_dict().items()}
     expected = train(single, images, labels)
 
-    for route in ('replace', 'patch'):
+    for engine, route in product(('ddp', 'fsdp2'), ('replace', 'patch')):
         model = make_model(route)
         parallel = wrap(model, engine)
         losses = train(parallel, images, labels, share=slice(dist.get_rank(), None, dist.get_world_size()))
@@ -65,11 +65,11 @@ def main(engine):
         for key, one in single.state_dict().items():
             weight = model.state_dict()[key]
             weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
-            assert (weight - one).abs().max() <= TOLERANCE * one.abs().max(), (route, key)
+            assert (weight - one).abs().max() <= TOLERANCE * one.abs().max(), (engine, route, key)
             assert not torch.equal(one, start[key]), key  # it was trained
         if engine == 'fsdp2':
             check_plain_weights_load(route, images[0])
-        print(f'{route}: equal', flush=True)
+        print(f'{engine}, {route}: equal', flush=True)
     dist.destroy_process_group()
 
 
@@ -95,4 +95,4 @@ def wrap(model, engine):
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    main()

@@ -24,7 +24,7 @@ STEPS, BATCH, DECAY = 30, 16, 0.05
 MAIN = {'sgd': 0.05, 'adamw': 1e-3, 'lamb': 5e-3, 'lars': 0.5}
 OTHERS = {
     'adabelief': 1e-3, 'adadelta': 1.0, 'adafactor': 1e-3, 'adafactorbv': 1e-3, 'adagrad': 0.01, 'adahessian': 0.1,
-    'adam': 1e-3, 'adamax': 1e-3, 'adamp': 1e-3, 'adamuon': 1e-3, 'adan': 1e-3, 'adopt': 1e-3, 'lamb': 5e-3,
+    'adam': 1e-3, 'adamax': 1e-3, 'adamp': 1e-3, 'adamuon': 1e-3, 'adan': 1e-3, 'adopt': 1e-3,
     'laprop': 1e-3, 'larc': 0.5, 'lion': 3e-4, 'madgrad': 1e-3, 'mars': 1e-3, 'muon': 0.02, 'nadam': 1e-3,
     'novograd': 0.01, 'rmsprop': 1e-3, 'rmsproptf': 0.01, 'sgdp': 0.05}
 

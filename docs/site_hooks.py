@@ -14,6 +14,7 @@ PAGES = {
     'README.md': 'index.md',
     'CHANGELOG.md': 'changelog.md',
     'CONTRIBUTING.md': 'contributing.md',
+    'SECURITY.md': 'reporting.md',
     'benchmarks/README.md': 'benchmarks.md',
     'notebooks/add_se_to_your_resnet.ipynb': 'add_se_to_your_resnet.ipynb',
     '.ci/oldest.txt': 'oldest.txt',

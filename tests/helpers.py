@@ -1,4 +1,5 @@
 """Functions that the tests share."""
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ import timm_se50
 INSERT = {'replace': timm_se50.replace_blocks_, 'patch': timm_se50.patch_blocks_}  # the public function of each route
 ROUTES = tuple(INSERT)
 NARROW = dict(channels=(32, 32, 64, 128))  # all the keys of timm's resnet50 and a twelfth of its numbers
+
+
+def by_turns(*axes) -> list[tuple]:
+    """Every combination of what is in the axes, with one route each: any two values of two axes meet both in turn.
+
+    For what a route has no part in, since both are one network bit for bit (test_routes.py, test_positions.py).
+    """
+    return [(*(value for _, value in combination), ROUTES[sum(i for i, _ in combination) % 2])
+            for combination in itertools.product(*map(enumerate, axes))]
 
 
 def settle_(model: torch.nn.Module) -> torch.nn.Module:

@@ -4,7 +4,7 @@ import itertools
 import pytest
 import timm
 import torch
-from helpers import INSERT, NARROW, ROUTES, changed, settle_, shake_
+from helpers import INSERT, NARROW, ROUTES, by_turns, changed, settle_, shake_
 from torch.nn import functional as F
 
 from timm_se50 import SEConfig, SEModule
@@ -94,8 +94,7 @@ def reference(plain_weights):
         return x, model.eval()(x), model.train()(x), dict(model.named_buffers())
 
 
-@pytest.mark.parametrize('stages', STAGES, ids=str)
-@pytest.mark.parametrize('position', POSITIONS)
+@pytest.mark.parametrize(('position', 'stages', 'route'), by_turns(POSITIONS, STAGES), ids=str)
 def test_step_0_for_every_position_and_stages(create, route, reference, position, stages):
     x, eval_logits, train_logits, buffers = reference
     model = create(route, se_position=position, se_stages=stages)
@@ -105,8 +104,8 @@ def test_step_0_for_every_position_and_stages(create, route, reference, position
     assert all(torch.equal(v, model.get_buffer(k)) for k, v in buffers.items())
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize('position', POSITIONS[1:])
+@pytest.mark.parametrize(
+    ('position', 'dtype', 'route'), by_turns(POSITIONS[1:], [torch.bfloat16, torch.float64]), ids=str)
 def test_step_0_in_other_dtypes(create, route, plain, images, position, dtype):
     model, plain, x = create(route, se_position=position).to(dtype), plain.to(dtype), images.to(dtype)
     with torch.no_grad():

@@ -121,7 +121,17 @@ def _figures(row):
     return [f'{float(number):.2f}' for number in re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w.])', row)]
 
 
-def test_links_lead_somewhere():
-    links = re.findall(r'\]\((?!http)(.*?)\)', README)
+@pytest.mark.parametrize('file', ['README.md', 'SECURITY.md', 'CHANGELOG.md'])
+def test_links_lead_somewhere(file):
+    links = re.findall(r'\]\((?!http)(.*?)\)', (ROOT / file).read_text())
     assert links
     assert all((ROOT / link).exists() for link in links)
+
+
+def test_the_tests_that_pages_name_are_there():
+    pages = ''.join(page.read_text() for page in (*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md')))
+    named = set(re.findall(r'`(?:tests/[\w/]*)?(test_\w+(?:\.py)?)`', pages))
+    files = [*(ROOT / 'tests').rglob('test_*.py')]
+    functions = re.findall(r'^def (test_\w+)', ''.join(file.read_text() for file in files), re.MULTILINE)
+    assert len(named) > 10
+    assert named <= {*functions, *(file.name for file in files)}

@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from helpers import ROUTES
+from helpers import ROUTES, by_turns
 
 from timm_se50 import SEConfig, se_parameters
 
@@ -29,13 +29,13 @@ def assert_same_step(model, plain, x):
     assert all(torch.equal(v, state[k]) for k, v in statistics.items())
 
 
-@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+@pytest.mark.parametrize(('settings', 'route'), by_turns(SETTINGS), ids=str)
 def test_every_setting(create50, route, plain50, images, settings):
     assert_same_step(create50(route, **settings), plain50, images)
 
 
-@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(('dtype', 'memory_format', 'route'), by_turns(
+    [torch.float32, torch.float64, torch.bfloat16], [torch.contiguous_format, torch.channels_last]), ids=str)
 def test_every_dtype_and_memory_format(create50, route, plain50, images, dtype, memory_format):
     def place(m):
         return m.to(dtype=dtype).to(memory_format=memory_format)

@@ -6,7 +6,7 @@ import itertools
 import pytest
 import timm
 import torch
-from helpers import INSERT, NARROW, ROUTES, changed, settle_
+from helpers import INSERT, NARROW, ROUTES, by_turns, changed, settle_
 from torch.nn import functional as F
 
 from timm_se50 import SEConfig, SEModule, se_parameters
@@ -51,9 +51,9 @@ CASTS = {
 }
 
 
-@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
-@pytest.mark.parametrize('cast', CASTS)
-@pytest.mark.parametrize('position', POSITIONS)
+@pytest.mark.parametrize(
+    ('position', 'cast', 'memory_format', 'route'),
+    by_turns(POSITIONS, CASTS, [torch.contiguous_format, torch.channels_last]), ids=str)
 def test_logits_and_gradients(small, images, route, position, cast, memory_format):
     """Eval and train; after a step in train mode the running statistics too."""
     dtype, context = CASTS[cast]
@@ -73,7 +73,7 @@ def test_logits_and_gradients(small, images, route, position, cast, memory_forma
     assert all(torch.equal(v, model.get_buffer(k)) for k, v in plain.named_buffers())
 
 
-@pytest.mark.parametrize('position', POSITIONS)
+@pytest.mark.parametrize(('position', 'route'), by_turns(POSITIONS))
 def test_gradients_of_all_161_parameters(create50, route, plain50, images, position):
     model, plain = create50(route, se_position=position), plain50
     for m in (model, plain):
@@ -91,8 +91,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize('optimizer', OPTIMIZERS)
-@pytest.mark.parametrize('position', POSITIONS)
+@pytest.mark.parametrize(('position', 'optimizer', 'route'), by_turns(POSITIONS, OPTIMIZERS))
 def test_training_with_se_frozen_is_the_plain_networks(small, images, route, position, optimizer):
     plain, model = copy.deepcopy(small[0]), copy.deepcopy(small[1][route, position])
     before = copy.deepcopy(plain.state_dict())

@@ -93,7 +93,7 @@ WRAPPERS = {'channels_last': ddp, 'bfloat16': torch.compile, 'headless': ema, 'p
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
-    """Folder by name of the model, each saved; and the output of a fresh process that loaded them all."""
+    """Folder by name of the model, each saved."""
     tmp = tmp_path_factory.mktemp('saved')
     folders = {}
     for name, make in MODELS.items():
@@ -107,10 +107,7 @@ def saved(tmp_path_factory):
             label_names=['a', 'b', 'c'] if plain.num_classes == 3 else None)
         assert torch.equal(torch.get_rng_state(), before)  # a save in the middle of training changes no result
     torch.distributed.destroy_process_group()
-    env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    run = subprocess.run(
-        [sys.executable, '-c', LOAD, *map(str, folders.values())], env=env, capture_output=True, text=True)
-    return folders, run
+    return folders
 
 
 def config_of(folder):
@@ -118,7 +115,9 @@ def config_of(folder):
 
 
 def test_logits_come_back_in_a_fresh_process(saved):
-    _, run = saved
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    run = subprocess.run(
+        [sys.executable, '-c', LOAD, *map(str, saved.values())], env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     lines = [line.split()[1:] for line in run.stdout.splitlines()]
     routes = ['replace', 'patch', 'replace', 'replace', 'patch', 'replace', 'replace']
@@ -126,7 +125,7 @@ def test_logits_come_back_in_a_fresh_process(saved):
 
 
 def test_files(saved):
-    for name, folder in saved[0].items():
+    for name, folder in saved.items():
         assert sorted(os.listdir(folder)) == ['README.md', 'config.json', 'model.safetensors']
         assert not any(p.name.startswith('.saving') for p in folder.parent.iterdir())
         with safe_open(folder / 'model.safetensors', 'pt') as f:
@@ -139,8 +138,7 @@ def test_files(saved):
 
 
 def test_settings_in_the_config(saved):
-    folders = saved[0]
-    config = config_of(folders['live_replace'])
+    config = config_of(saved['live_replace'])
     assert config['architecture'] == 'se_resnet50_replace'
     assert config['model_args'] == {
         **STRIDE, 'in_chans': 3, 'global_pool': 'avg',
@@ -148,18 +146,18 @@ def test_settings_in_the_config(saved):
     assert config['num_classes'] == 3
     assert config['label_names'] == ['a', 'b', 'c']
     assert config['pretrained_cfg']['license'] == 'bsd-3-clause'
-    assert config_of(folders['replace'])['pretrained_cfg']['input_size'] == [4, 224, 224]
-    portable = config_of(folders['portable'])
+    assert config_of(saved['replace'])['pretrained_cfg']['input_size'] == [4, 224, 224]
+    portable = config_of(saved['portable'])
     assert portable['architecture'] == 'seresnet50'
     assert portable['model_args'] == {'in_chans': 3, 'global_pool': 'avg'}
 
 
 def test_saved_again_from_the_loaded_model_and_over_itself(saved, tmp_path):
     folder = save_checkpoint(
-        timm.create_model(f'local-dir:{saved[0]["patch"]}', pretrained=True), tmp_path / 'patch')
+        timm.create_model(f'local-dir:{saved["patch"]}', pretrained=True), tmp_path / 'patch')
     names = ('model.safetensors', 'config.json', 'README.md')
     first = {name: (folder / name).read_bytes() for name in names}
-    assert first == {name: (saved[0]['patch'] / name).read_bytes() for name in names}
+    assert first == {name: (saved['patch'] / name).read_bytes() for name in names}
     (folder / 'notes.txt').write_text('mine')
     model = timm.create_model(f'local-dir:{folder}', pretrained=True)
     save_checkpoint(model, folder)  # the file that the weights came from

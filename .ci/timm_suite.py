@@ -1,7 +1,7 @@
 """pytest plugin: timm's own tests/test_models.py on our two models, and on three more settings.
 
-Three of its functions choose models by the name of timm's source file; ours is added to that choice. A model with settings
-has a name of its own, `se_resnet50_patch+pre`.
+Three of its functions choose models by the name of timm's source file; ours is added to that choice. A model with
+settings has a name of its own, `se_resnet50_patch+pre`.
 """
 import timm
 

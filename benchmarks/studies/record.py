@@ -76,8 +76,13 @@ class Record:
         """The arms that have been run."""
         return [arm for arm in ARMS if any(k[:2] == (optimizer, arm) for k in self.runs)]
 
+    def contenders(self, optimizer: str, seeds: int) -> list[str]:
+        """The arms with our SE that have been run with each of the first `seeds` seeds."""
+        return [arm for arm in self.arms(optimizer)
+                if ARMS[arm].ours and self.seeds(optimizer, arm).keys() >= set(range(seeds))]
+
     def winner(self, optimizer: str, seeds: int) -> str:
-        """The arm with our SE that did best on the validation part, over the first `seeds` seeds."""
+        """The contender that did best on the validation part, over the first `seeds` seeds."""
         return max(
-            (arm for arm in self.arms(optimizer) if ARMS[arm].ours),
+            self.contenders(optimizer, seeds),
             key=lambda arm: mean(measure(r['val']) for s, r in self.seeds(optimizer, arm).items() if s < seeds))

@@ -90,16 +90,17 @@ def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str 
         ARMS[arm].title, f'{record.best_lr(optimizer, arm):g}', str(len(values)),
         f'{mean(spreads):.3f}' if spreads else '',
         f'{mean(values.values()):.2f}' + (f' ± {stdev(values.values()):.2f}' if len(values) > 1 else ''),
-        *(_difference(difference(values, _tested(record, optimizer, base, seeds))) if arm != base else ''
-          for base in ('plain', 'plain_longer'))]
+        *(_difference(difference(values, _tested(record, optimizer, base, seeds)), bold=len(values) == len(seeds))
+          if arm != base else '' for base in ('plain', 'plain_longer'))]
     return f'| {" | ".join(cells)} |'
 
 
-def _difference(found: tuple[float, float] | None) -> str:
+def _difference(found: tuple[float, float] | None, bold: bool) -> str:
+    """In bold where it is more than two standard errors, unless seeds are still to be run."""
     if found is None:
         return ''
     text = f'{found[0]:+.2f} ± {found[1]:.2f}'
-    return f'**{text}**' if abs(found[0]) > 2 * found[1] else text
+    return f'**{text}**' if bold and abs(found[0]) > 2 * found[1] else text
 
 
 def _plot(records: dict[str, Record], path: Path) -> None:

@@ -14,7 +14,8 @@ NARROW = dict(channels=(32, 32, 64, 128))  # all the keys of timm's resnet50 and
 
 
 def by_turns(*axes) -> list[tuple]:
-    """Every combination of what is in the axes, with one route each, in turn, so that each value meets both routes.
+    """Every combination of what is in the axes, with one route each, in turn; of two axes or more each value
+    meets both.
 
     For what a route has no part in, since both are one network bit for bit (test_routes.py, test_positions.py).
     """

@@ -14,10 +14,10 @@ NARROW = dict(channels=(32, 32, 64, 128))  # all the keys of timm's resnet50 and
 
 
 def by_turns(*axes) -> list[tuple]:
-    """Every combination of what is in the axes, with one route each, in turn; of two axes or more each value
-    meets both.
+    """Every combination of what is in the axes, with one route each, in turn.
 
-    For what a route has no part in, since both are one network bit for bit (test_routes.py, test_positions.py).
+    For what a route has no part in, since both are one network bit for bit (test_routes.py, test_positions.py). Of two
+    axes or more each value meets both routes.
     """
     return [(*(value for _, value in combination), ROUTES[sum(i for i, _ in combination) % 2])
             for combination in itertools.product(*map(enumerate, axes))]

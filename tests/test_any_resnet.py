@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from helpers import NARROW, ROUTES, changed, settle_, shake_
+from helpers import NARROW, by_turns, changed, settle_, shake_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d, convert_splitbn_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -48,9 +48,9 @@ def assert_same(model, reference, x):
 CASES = {*zip(RESNETS, itertools.cycle(POSITIONS)), *itertools.product(('resnet18', 'resnet26d'), POSITIONS)}
 
 
-@pytest.mark.parametrize(
-    ('name', 'position', 'route'), [(*case, ROUTES[i % 2]) for i, case in enumerate(sorted(CASES))])
-def test_function_is_preserved(insert_, images, name, position):
+@pytest.mark.parametrize(('case', 'route'), by_turns(sorted(CASES)), ids=str)
+def test_function_is_preserved(insert_, images, case):
+    name, position = case
     torch.manual_seed(0)
     model = settle_(timm.create_model(name, num_classes=10, **NARROW, **RESNETS[name]))
     reference = copy.deepcopy(model)

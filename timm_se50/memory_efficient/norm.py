@@ -81,9 +81,9 @@ class _NormSEAddReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_out):
         _refuse_unknown_backward(d_out)
-        z, out, *params, mean, invstd, mean_x = ctx.saved_tensors
+        z, out, *saved = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
-            grads = _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, ctx.args)
+            grads = _norm_se_add_relu_backward(d_out, z, out, saved[:6], saved[6:], ctx.args)
         return *grads, None, None, None
 
 
@@ -103,12 +103,11 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_out):
         _refuse_unknown_backward(d_out)
-        z, gamma, beta, weight, mean, invstd, out, *params, mean2, invstd2, mean_x = ctx.saved_tensors
+        z, gamma, beta, weight, mean, invstd, out, *saved = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
             h = _normalized(z, mean, invstd, gamma, beta).relu_()
             y = torch.convolution(h, weight.to(h.dtype), None, *ctx.conv_args)
-            d_y, d_shortcut, *d_params = _norm_se_add_relu_backward(
-                d_out, y, out, params, mean2, invstd2, mean_x, ctx.args)
+            d_y, d_shortcut, *d_params = _norm_se_add_relu_backward(d_out, y, out, saved[:6], saved[6:], ctx.args)
             needs = ctx.needs_input_grad
             d_z, *grads = _norm_relu_conv_backward(
                 d_y, h, z, gamma, weight, mean, invstd, ctx.conv_args, (needs[0], *needs[2:5]))
@@ -145,22 +144,23 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 
 
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
-    """The output, mean and 1 / std of the norm, and the mean of x^."""
+    """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
     out, mean, invstd = _batch_norm(z, norm)
     mean_x = (z.mean((2, 3), dtype=mean.dtype) - mean) * invstd
-    gate = excite(mean_x, params, *args)
+    gate, *steps = excite(mean_x, params, *args)
     torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
-    return out.relu_(), mean, invstd, mean_x
+    return out.relu_(), mean, invstd, mean_x, *steps
 
 
-def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args) -> tuple[Tensor, ...]:
+def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tensor, ...]:
     """Gradients of z, shortcut and `params`."""
+    mean, invstd, mean_x, *steps = stats
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
     x, centre, invscale = z, mean, invstd
     if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
         x, centre, invscale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
     sum_g, sum_gx = _sums(g, x, centre, invscale, by_sample=z.device.type == 'cpu')
-    scale, d_mean_x, *d_params = excite_backward(sum_g, sum_gx, mean_x, params, *args)
+    scale, d_mean_x, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
 
     # BatchNorm's backward of scale * g + d_mean_x / pixels, the gradient of x^, whose means over the batch are known
     pixels = z[0, 0].numel()
@@ -176,14 +176,17 @@ def _norm_se_add_relu_backward(d_out, z, out, params, mean, invstd, mean_x, args
 def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -> tuple[Tensor, Tensor]:
     """Of g, and of g * (x - mean) * invstd, over pixels, (N, C) each.
 
-    BatchNorm's backward finds both in one pass, of one sample at a time. That is many calls, which a CPU does not mind.
+    BatchNorm's backward finds both in one pass, of one sample at a time: that is many calls, which a CPU does not mind,
+    and one call where the samples' channels lie one behind the other like those of one sample.
     """
     if by_sample:
+        n = len(g) if g.is_contiguous() and x.is_contiguous() else 1
+        stats = mean.repeat(n), invstd.repeat(n)
         _, sums_gx, sums_g = zip(*(
-            torch.ops.aten.native_batch_norm_backward(
-                *pair, None, None, None, mean, invstd, True, 0.0, (False, True, True))
-            for pair in zip(g.split(1), x.split(1), strict=True)), strict=True)
-        return torch.stack(sums_g), torch.stack(sums_gx)
+            torch.ops.aten.native_batch_norm_backward(*pair, None, None, None, *stats, True, 0.0, (False, True, True))
+            for pair in zip(*(t.reshape(-1, n * t.shape[1], *t.shape[2:]).split(1) for t in (g, x)), strict=True)
+        ), strict=True)
+        return torch.cat(sums_g).view(len(g), -1), torch.cat(sums_gx).view(len(g), -1)
     sum_g = g.sum((2, 3), dtype=mean.dtype)
     return sum_g, ((g * x).sum((2, 3), dtype=mean.dtype) - mean * sum_g) * invstd
 

@@ -53,8 +53,8 @@ def excite_backward(
 ) -> tuple[Tensor, ...]:
     """Scale of x^, and the gradients of `mean_x` and of `params`, from the sums of g and of g * x^, (N, C) each.
 
-    By hand: autograd's own of these few numbers was twice as slow, 1 % of a training step. `steps` are the last two that
-    `excite` returned.
+    `steps` are the last two that `excite` returned. By hand: autograd of these few numbers was twice as slow, 1 % of a
+    training step.
     """
     hidden, sigmoid = steps
     gamma, beta, weight1, _, weight2, _ = (p.to(mean_x.dtype) for p in params)

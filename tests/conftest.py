@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 # The images are small: a second thread gains nothing on a free machine and costs tenfold on a busy one. So it is in the
 # processes that tests start.
 torch.set_num_threads(1)
-os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ['OMP_NUM_THREADS'] = '1'
 
 # glibc keeps much of what is freed, in pieces
 _trim = ctypes.CDLL(None).malloc_trim if platform.libc_ver()[0] == 'glibc' else lambda pad: 0

@@ -336,7 +336,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize('case', REFUSED)
+@pytest.mark.parametrize(('case', 'route'), by_turns(REFUSED))
 def test_refused(insert_, plain, case):
     make, message = REFUSED[case]
     model = make(plain)

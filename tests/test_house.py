@@ -22,7 +22,7 @@ import timm, torch
 import timm_se50
 from timm_se50 import SEConfig, patch_blocks_, replace_blocks_, se_parameters
 
-small = dict(layers=(1, 1, 1, 1), num_classes=5)
+small = dict(layers=(1, 1, 1, 1), channels=(32, 32, 64, 128), num_classes=5)
 plain = timm.create_model('resnet50', **small, zero_init_last=False).eval()
 x = torch.randn(2, 3, 32, 32)
 for name in ('se_resnet50_replace', 'se_resnet50_patch'):

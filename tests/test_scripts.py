@@ -57,8 +57,7 @@ def folder():
 def run(folder):
     def run(script, *args, **env):
         command = [sys.executable, str(Path(SCRIPTS, script)), *map(str, args)]
-        env = {**os.environ, 'OMP_NUM_THREADS': '1', **env}
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
     return run

@@ -66,6 +66,7 @@ def test_interleaved_by_a_clock_that_is_known():
     assert median_ratio(times['b'], times['a']) == 2
 
 
+@pytest.mark.thorough
 def test_training_benchmark_keeps_what_it_does_not_measure(tmp_path, monkeypatch):
     arguments = ['training.py', '--batch-sizes', '2', '--image-sizes', '32', '--rounds', '1', '--warmup', '0']
     for layout in ('contiguous_format', 'channels_last'):

@@ -14,7 +14,6 @@ from training import saved_bytes
 import timm_se50
 from timm_se50.memory_efficient import blocks as me
 
-torch.set_num_threads(1)
 IMAGES = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 TOLERANCE = 1e-9  # float64: sums in another order, through 16 convolutions and norms over as few as 16 numbers
 

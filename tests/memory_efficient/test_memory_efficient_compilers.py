@@ -14,7 +14,6 @@ from training import saved_bytes
 from timm_se50.memory_efficient import blocks as me
 from timm_se50.memory_efficient.arithmetic import traced_norm_se_add_relu
 
-torch.set_num_threads(1)
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 KEEP = torch.tensor([0.0, 2.0], dtype=torch.double)  # what drop path may make of two samples
 
@@ -89,6 +88,7 @@ def step(model, run):
         k: b.double() for k, b in model.named_buffers()}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures('compile_')
 def test_a_compiled_model_saves_less_than_a_compiled_resnet50():
     """As inductor divides a model into forward and backward, less the generated code."""

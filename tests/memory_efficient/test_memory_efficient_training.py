@@ -6,7 +6,6 @@ from sklearn.datasets import load_digits
 
 import timm_se50  # noqa: F401
 
-torch.set_num_threads(1)
 STEPS, BATCH = 200, 16
 
 

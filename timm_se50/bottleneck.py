@@ -40,7 +40,7 @@ class SEBlock(nn.Module):
         return next(position for position, name in POSITIONS.items() if getattr(self, name) is not None)
 
     def fuse(self) -> nn.Module:
-        """The block's inference form; `timm.models.reparameterize_model()` looks for this name."""
+        """The block's inference form; `timm.utils.reparameterize_model()` looks for this name."""
         from .inference import fuse_block
         return fuse_block(self)
 

@@ -115,7 +115,7 @@ def _training_step(model: nn.Module, x: torch.Tensor) -> Callable[[], Any]:
         F.cross_entropy(model(x), y).backward()
         optimizer.step()
         if x.device.type != 'cpu':
-            torch.accelerator.synchronize(x.device)
+            torch.get_device_module(x.device).synchronize()
     return run
 
 

@@ -38,7 +38,7 @@ def _eager(model: nn.Module, x: Tensor) -> Run:
     def run():
         out = model(x)
         if x.device.type != 'cpu':
-            torch.accelerator.synchronize(x.device)
+            torch.get_device_module(x.device).synchronize()
         return out
     return run
 

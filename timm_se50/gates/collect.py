@@ -27,7 +27,7 @@ class BlockGates:
     """The gates of one SE module.
 
     Args:
-        name: Of the module, for example 'layer1.0.se'.
+        name: Of the module, for example 'layer1.0.se_standard'.
         scale: Upper end of the gate's range: 1 for the paper's gate, 2 for a neutral one.
         classes: Names of the classes, K of them.
         count: Number of images, (K,).

@@ -1,4 +1,4 @@
-"""The inference form of an SE block, which `timm.models.reparameterize_model()` puts in its place.
+"""The inference form of an SE block, which `timm.utils.reparameterize_model()` puts in its place.
 
 BatchNorm goes into the convolution before it. In an `SEBottleneck` of the standard position most of SE goes as well. A
 1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input, which has a quarter of the channels:

@@ -32,7 +32,8 @@ class _Finder:
     def find_spec(self, name, path=None, target=None):
         if name != 'timm.models':
             return None
-        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        finders = (f for f in sys.meta_path if f is not self and hasattr(f, 'find_spec'))  # Python too passes over one
+        others = (finder.find_spec(name, path, target) for finder in finders)
         spec = next(filter(None, others), None)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module

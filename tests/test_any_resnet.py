@@ -13,6 +13,7 @@ from helpers import NARROW, by_turns, changed, settle_, shake_
 from timm.layers import BlurPool2d, GroupNorm, LayerNorm2d, convert_splitbn_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -295,7 +296,16 @@ def foreign(name, block_name):
     return nn.ModuleDict({'backbone': network})
 
 
+def with_parametric_relus(model):
+    model = torchvision.models.resnet18()
+    model.layer2[0].relu = nn.PReLU()
+    return model
+
+
 REFUSED = {
+    'a ReLU with weights': (with_parametric_relus, 'layer2.0.relu is a PReLU, which has weights'),
+    'averaged': (AveragedModel, 'wrapped in a AveragedModel'),
+    'averaged by timm': (timm.utils.ModelEmaV3, 'wrapped in a ModelEmaV3'),
     'a block twice': (with_a_block_twice, 'Two of the blocks are one module'),
     'a wrapped convolution': (with_a_wrapped_convolution, 'layer2.0.conv1 is a Sequential; expected a convolution'),
     'twice': (lambda m: timm.create_model('se_resnet50_patch'), 'layer1.0 has SE already'),
@@ -345,6 +355,20 @@ def test_refused(insert_, plain, case):
         insert_(model)
     assert changed(model, before) == []
     assert [type(m) for m in model.modules()] == types
+
+
+def test_a_module_by_the_name_of_a_wrappers_is_none(insert_, plain, images):
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = plain
+
+        def forward(self, x):
+            return self.module(x)
+
+    expected = plain(images)
+    assert torch.equal(insert_(Holder())(images), expected)
+    assert se_parameters(plain)
 
 
 @pytest.mark.filterwarnings('ignore:`torch.jit')

@@ -86,6 +86,13 @@ def test_timm_in_a_zip(python, tmp_path):
     assert python('-W', 'error', '-c', f'import timm\nassert ".zip" in timm.__file__\n{KNOWN}', path=[archive]) == ''
 
 
+@thorough
+def test_a_finder_of_the_old_protocol(python):
+    """Python passes over it, and so do we."""
+    old = 'import sys\nsys.meta_path.insert(0, type("Old", (), {"find_module": lambda *args: None})())'
+    assert python('-W', 'ignore::ImportWarning', '-c', f'import torch\n{old}\n{KNOWN}') == ''
+
+
 # More of them at once fail in timm and torchvision, with the plugin switched off as well.
 @thorough
 @pytest.mark.parametrize('together', [['timm'], ['timm', 'timm_se50']])

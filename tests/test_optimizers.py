@@ -194,3 +194,12 @@ def test_global_pruning(model, images):
     for network in (taken, kept):
         _train(network, torch.optim.SGD(network.parameters(), 0.02), images, steps=3)
     assert _travel(taken) == 0 < _travel(kept)
+
+
+def test_an_se_module_that_is_parametrized_is_not_drawn_anew(model):
+    parametrized, *others = _fc2(model)
+    parametrizations.weight_norm(parametrized)
+    before = [p.clone() for p in parametrized.parametrizations.weight.parameters()]
+    model.init_weights()
+    assert all(map(torch.equal, parametrized.parametrizations.weight.parameters(), before))
+    assert not any(fc2.weight.any() for fc2 in others)

@@ -106,7 +106,9 @@ def test_cost_table_is_the_benchmarks():
     sentence = ' '.join(README.split()).split('At inference of')[1].split('All figures')[0]
     assert re.findall(r'\d\.\d\d', sentence) == others
     cells = [record['models'] for part, record in training.items() if ', 224, ' in part]
-    for row, key in (('bytes kept for the backward pass (less is better)', 'saved_ratio'), ('time of a training step', 'step_ratio_median')):
+    for row, key in (
+            ('bytes kept for the backward pass (less is better)', 'saved_ratio'),
+            ('time of a training step', 'step_ratio_median')):
         expected = ['1.00']
         for name in ('seresnet50', 'memory_efficient'):
             ends = [f'{end([cell[name][key] for cell in cells]):.2f}' for end in (min, max)]

@@ -1,4 +1,6 @@
 """The two routes are one network, built in two ways."""
+import copy
+
 import pytest
 import timm
 import torch
@@ -70,17 +72,24 @@ def test_each_block_has_an_se_module_of_its_own(insert_, plain, images):
 
 
 def test_block_hooks_of_every_kind_still_fire(insert_, plain, images):
-    fired = []
+    fired, given = [], []
     block = plain.layer2[0]
     block.register_forward_pre_hook(lambda *args: fired.append('forward_pre'))
     block.register_forward_hook(lambda *args: fired.append('forward'))
     block.register_full_backward_hook(lambda *args: fired.append('backward'))
     block.register_state_dict_pre_hook(lambda *args: fired.append('state_dict'))
+    block.register_load_state_dict_pre_hook(lambda module, *args: given.append(module))
+    weights = plain.state_dict()
+    del block
     insert_(plain)
     fired.clear()
     plain(images).sum().backward()
     plain.state_dict()
     assert fired == ['forward_pre', 'forward', 'backward', 'state_dict']
+    plain.load_state_dict(weights)
+    copied = copy.deepcopy(plain)
+    copied.load_state_dict(weights)
+    assert given == [plain.layer2[0], copied.layer2[0]]  # with one route the block is another than it was
 
 
 @pytest.mark.parametrize('name', timm_se50.__all__)

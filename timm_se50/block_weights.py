@@ -4,13 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .squeeze_excite import LOGIT_SCALE, POSITIONS, SEModule, like_parameter
+from .squeeze_excite import LOGIT_SCALE, POSITIONS, SE_WEIGHTS, SEModule, like_parameter
 from .stock import BATCH_NORMS
 
 __all__ = ['TIMM_SE', 'from_timm', 'map_block_weights', 'to_timm']
 
-_SE = ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')
-TIMM_SE = frozenset(f'se.{name}' for name in _SE)  # what timm's seresnet50 has beside a plain block's weights
+TIMM_SE = frozenset(f'se.{name}' for name in SE_WEIGHTS)  # what timm's seresnet50 has beside a plain block's weights
 
 
 def map_block_weights(block: Any, weights: Mapping[str, Tensor], assign: bool = False) -> Mapping[str, Tensor]:
@@ -24,12 +23,12 @@ def map_block_weights(block: Any, weights: Mapping[str, Tensor], assign: bool = 
     """
     slot, norm = POSITIONS[block.se_position], getattr(block, block.last_norm)
     se, names = getattr(block, slot), set(block.state_dict())
-    ours = {f'{slot}.{name}' for name in _SE}
+    ours = {f'{slot}.{name}' for name in SE_WEIGHTS}
     if not isinstance(se, SEModule) or not ours <= names:  # the user's own, or with adapters in it
         return weights
     if _is_complete(weights, names - ours):
         first = next(v for v in weights.values() if v.is_floating_point())
-        like: dict[str, Any] = dict.fromkeys(_SE, first) if assign else dict(se.named_parameters())
+        like: dict[str, Any] = dict.fromkeys(SE_WEIGHTS, first) if assign else dict(se.named_parameters())
         return {**weights, **{f'{slot}.{n}': like_parameter(v, like[n]) for n, v in se.initial_weights().items()}}
     linear = type(norm) in BATCH_NORMS
     if linear and se.neutral and slot == POSITIONS['standard'] and _is_complete(weights, names - ours | TIMM_SE):

@@ -17,13 +17,15 @@ try:
 except ImportError:
     _timms_args = None  # type: ignore[assignment]
 
-__all__ = ['get_model_args', 'keep_args', 'keep_first_conv', 'write_config']
+__all__ = ['NOT_OF_MODEL', 'get_model_args', 'keep_args', 'keep_first_conv', 'write_config']
+
+# Arguments of `create_model()` that say where weights come from and go to
+NOT_OF_MODEL = ('pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'cache_dir', 'device', 'dtype')
 
 
 def keep_args(model: Any, kwargs: Mapping[str, Any]) -> None:
     """Note the arguments that a model was made with, where timm's `create_model()` notes them."""
-    not_its_own = ('pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'cache_dir', 'device', 'dtype')
-    model._model_args = {k: v for k, v in kwargs.items() if k not in not_its_own}
+    model._model_args = {k: v for k, v in kwargs.items() if k not in NOT_OF_MODEL}
 
 
 def keep_first_conv(variant: str, kwargs: dict[str, Any]) -> Callable[[Any], None]:

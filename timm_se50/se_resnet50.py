@@ -23,7 +23,7 @@ from .reading import Reading, unreadable
 from .squeeze_excite import SEConfig, SEModule
 from .surgery import insert_se_, patch_block, replace_block
 from .torch_internals import has_load_hooks
-from .weights import check_data, check_weights, map_resnet_weights, map_weights
+from .weights import check_data, check_weights, map_blocks_, map_resnet_weights, map_weights
 
 __all__ = ['SEResNet']
 
@@ -82,8 +82,10 @@ class SEResNet(ResNet):
                     state_dict = map_weights(state_dict, self, assign=assign)
                 else:
                     target = self.state_dict()
-                    check_data(state_dict, target, assign)
-                    fitting = {k: v for k, v in state_dict.items() if k in target}
+                    mapped = dict(state_dict)
+                    map_blocks_(mapped, self, assign)
+                    check_data(mapped, target, assign)
+                    fitting = {k: v for k, v in mapped.items() if k in target}
                     check_weights({**target, **fitting}, target, file=state_dict)
             except RuntimeError:
                 if not any(map(has_load_hooks, self.modules())):  # which may yet rename the keys
@@ -121,8 +123,8 @@ def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwa
         model = build_model_with_cfg(
             reading.build, variant, pretrained, pretrained_filter_fn=reading.filter, **dict(model_args, **kwargs))
     except Exception as e:
-        if saved and not reading.built:
-            raise saved.unbuildable(e) from e
+        if saved and not reading.built and not isinstance(e, MemoryError):
+            raise saved.unbuildable(e, kwargs) from e
         if not reading.built:
             raise
         cfg = resolve_pretrained_cfg(variant, given, kwargs.get('pretrained_cfg_overlay'))

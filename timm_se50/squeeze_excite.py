@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ['LOGIT_SCALE', 'POSITIONS', 'SEConfig', 'SEModule', 'like_parameter', 'se_parameters']
+__all__ = ['LOGIT_SCALE', 'POSITIONS', 'SE_WEIGHTS', 'SEConfig', 'SEModule', 'like_parameter', 'se_parameters']
 
 # Where a block holds its SE module (section 6.5 and figure 5 of the paper) -> the name it holds it under. A name of
 # its own for each position keeps weights trained at one position from being loaded at another without a word, and none
 # is timm's `se`, whose gate is another.
 POSITIONS = {'standard': 'se_standard', 'pre': 'se_pre', 'post': 'se_post', 'identity': 'se_identity'}
+SE_WEIGHTS = ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')
 
 # What a neutral gate's logit is multiplied by, so that it travels: SGD moves the gate by its square as far, Adam in
 # proportion. A power of two changes no digit, so that a trained network folds into the paper's form exactly.
@@ -106,11 +107,12 @@ class SEModule(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew, as timm's ResNet.init_weights() does for every convolution; a neutral fc2 is zero."""
-        if any(p.is_meta for p in self.parameters()):  # nothing to write to, so nothing is drawn
-            return
+        parameters = dict(self.named_parameters())
+        if parameters.keys() != set(SE_WEIGHTS) or any(p.is_meta for p in parameters.values()):
+            return  # parametrized or with adapters, which are not ours to draw; or nothing to write to
         weights = self.initial_weights()
         with torch.no_grad():
-            for name, parameter in self.named_parameters():
+            for name, parameter in parameters.items():
                 parameter.copy_(like_parameter(weights[name], parameter))
 
     def initial_weights(self) -> dict[str, torch.Tensor]:

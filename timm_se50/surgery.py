@@ -5,13 +5,15 @@ from typing import Any, TypeVar, cast
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
+from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision.models import resnet as torchvision_resnet
 
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
 from .resnets import EXPECTED, find_resnets
 from .squeeze_excite import POSITIONS, SEConfig, SEModule
-from .torch_internals import is_compiled
+from .torch_internals import is_compiled, pass_load_hooks_on_
 
 __all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
 
@@ -20,8 +22,8 @@ ModelT = TypeVar('ModelT', bound=nn.Module)
 _SE_CLASSES: dict[type[nn.Module], type[SEBlock]] = {
     Bottleneck: SEBottleneck, torchvision_resnet.Bottleneck: SEBottleneck,
     BasicBlock: SEBasicBlock, torchvision_resnet.BasicBlock: SEBasicBlock}
-# Each keeps a list of the parameters that there were
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+# Each keeps a list of the parameters that there were, or goes through them side by side with those of another model
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 
 
 def replace_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
@@ -58,6 +60,7 @@ def replace_block(block: nn.Module) -> SEBlock:
     se_class = _SE_CLASSES[type(block)]
     new = se_class.__new__(se_class)
     new.__dict__.update(block.__dict__, _modules=dict(block._modules))
+    pass_load_hooks_on_(block, new)
     return _complete_(new)
 
 
@@ -134,13 +137,12 @@ def _check_model(model: nn.Module) -> None:
     if any(map(is_compiled, model.modules())):
         raise ValueError('The model is compiled; put SE in before torch.compile().')
     for wrapper in model.modules():
-        wraps = isinstance(getattr(wrapper, 'module', None), nn.Module)
-        if wraps and (wrapper is model or isinstance(wrapper, _WRAPPERS)):
+        if isinstance(wrapper, _WRAPPERS):
             raise ValueError(
-                f'The model is wrapped in a {type(wrapper).__name__}, which keeps a list of the parameters it had; '
+                f'The model is wrapped in a {type(wrapper).__name__}, which goes by the parameters it had; '
                 f'put SE in before it is wrapped.')
-    if any(type(m).__name__.startswith('FSDP') for m in model.modules()):
-        raise ValueError('The model is sharded; put SE in before fully_shard().')
+    if any(type(m).__name__.startswith(('FSDP', 'FullySharded', 'DeepSpeed')) for m in model.modules()):
+        raise ValueError('The model is sharded; put SE in before fully_shard() or what else did it.')
 
 
 def _check_block(name: str, block: nn.Module) -> None:
@@ -159,6 +161,10 @@ def _check_block(name: str, block: nn.Module) -> None:
         raise ValueError(
             f'{name} has a forward of its own that hides the one of its class, so SE would never run; '
             'remove it first (del block.forward), or put SE in before it is set.')
+    if not hasattr(block, 'aa') and block.relu.state_dict():  # type: ignore[operator, union-attr]
+        raise ValueError(
+            f'{name}.relu is a {type(block.relu).__name__}, which has weights; an SE block has it under four names, of '
+            'which a plain file lacks three. Expected one without weights, as torchvision has it.')
     for part in ('conv1', _SE_CLASSES[type(block)].last_conv):
         if not hasattr(getattr(block, part), 'out_channels'):
             raise ValueError(

@@ -234,6 +234,17 @@ def test_refused_with_the_reason_and_nothing_written(case, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_what_says_how_it_was_made_is_not_saved(tmp_path):
+    model = timm.create_model(
+        'se_resnet50_replace', pretrained_strict=False, memory_efficient=True, num_classes=2, **NARROW).eval()
+    folder = save_checkpoint(model, tmp_path / 'm')
+    args = config_of(folder)['model_args']
+    assert args['channels'] == list(NARROW['channels'])
+    assert not args.keys() & {'pretrained_strict', 'memory_efficient', 'num_classes'}
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), model(x))
+
+
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / 'm').write_text('')
     with pytest.raises(NotADirectoryError, match='is a file; expected a folder'):

@@ -71,6 +71,15 @@ def test_only_the_classifier_is_let_go_and_only_if_asked_for(num_classes, folder
         assert changed(model, weights) == []
 
 
+@pytest.mark.parametrize(('typo', 'message'), [
+    ({'se_stage': 3}, r"unexpected keyword argument 'se_stage' \(with num_classes=7, se_stage=3 of the call\)"),
+    ({'se_reduction': 7}, r'does not divide .* \(with num_classes=7, se_reduction=7 of the call\)'),
+])
+def test_what_the_caller_said_wrong_is_named_beside_the_file(typo, message, folder):
+    with pytest.raises(ValueError, match=message):
+        timm.create_model(f'local-dir:{folder}', pretrained=True, num_classes=7, **typo)
+
+
 def test_features_and_other_channels(folder):
     model = timm.create_model(f'local-dir:{folder}', pretrained=True, features_only=True)
     weights = load_file(folder / 'model.safetensors')

@@ -71,6 +71,48 @@ def test_an_interrupt_in_the_midst_puts_back(tmp_path, monkeypatch):
     assert contents(tmp_path) == {'a': b'old'}
 
 
+def test_files_that_are_not_there_any_more_go_and_come_back(tmp_path, monkeypatch):
+    for name in 'abc':
+        (tmp_path / name).write_text(f'old {name}')
+    replace = os.replace
+
+    def busy(source, target):
+        if Path(target).name == 'c' and Path(source).parent.name == 'new':
+            raise OSError(16, 'Device or resource busy', str(target))
+        replace(source, target)
+
+    here = contents(tmp_path)
+    with staging(tmp_path, '.saving-') as new:
+        for name in 'ac':
+            (new / name).write_text('new')
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'replace', busy)
+            with pytest.raises(OSError, match='busy'):
+                install(new, tmp_path, 'abc')
+    assert contents(tmp_path) == here
+    with staging(tmp_path, '.saving-') as new:
+        for name in 'ac':
+            (new / name).write_text('new')
+        install(new, tmp_path, 'abc')
+    assert contents(tmp_path) == {'a': b'new', 'c': b'new'}
+
+
+def test_another_process_makes_the_folder_first(tmp_path, monkeypatch):
+    """As each of a run's processes would that saves where one is meant to."""
+    rename = os.rename
+
+    def later(source, target):
+        Path(target).mkdir()
+        (Path(target) / 'a').write_text("another's")
+        rename(source, target)
+
+    monkeypatch.setattr(os, 'rename', later)
+    with staging(tmp_path / 'm', '.saving-') as new:
+        (new / 'a').write_text('new')
+        install(new, tmp_path / 'm', 'a')
+    assert contents(tmp_path) == {'m/a': b'new'}
+
+
 KILLED = """
 import runpy, sys, time
 from pathlib import Path

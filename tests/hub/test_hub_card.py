@@ -1,4 +1,5 @@
 """The card: true to the model, valid to the Hub, and nothing in it that nobody said or measured."""
+import numpy as np
 import pytest
 import timm
 import torch
@@ -104,7 +105,7 @@ def test_arguments_of_another_kind(wrong, message):
 
 RESULTS = [
     {'dataset': 'ImageNet-1k', 'split': 'validation', 'metric': 'accuracy', 'value': 0.81, 'how': 'validate.py, 224'},
-    {'dataset': 'scikit-learn digits', 'metric': 'top-1', 'value': 97.5, 'how': 'timm-se50 demo'},
+    {'dataset': 'scikit-learn digits', 'metric': 'top-1', 'value': np.float32(97.5), 'how': 'timm-se50 demo'},
 ]
 
 
@@ -138,6 +139,8 @@ def test_no_figures_unless_given(tmp_path):
     ({'how': None}, r"results\[1\]: 'how' is missing or unknown"),
     ({'top5': 1}, r"results\[1\]: 'top5' is missing or unknown"),
     ({'value': '97 %'}, r"results\[1\]: 'value' is '97 %'; expected a number"),
+    ({'dataset': 3}, r"results\[1\]: 'dataset' is 3; expected text"),
+    ({'metric': True}, r"results\[1\]: 'metric' is True; expected text"),
 ])
 def test_results_that_do_not_say_enough(change, message):
     result = {k: v for k, v in (RESULTS[1] | change).items() if v is not None}

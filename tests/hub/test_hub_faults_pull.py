@@ -175,6 +175,9 @@ out = [sorted(os.listdir(folder)), file_digest(folder)]
     folder = tmp_path / 'new' / 'folder'
     files = ['README.md', 'config.json', 'model.safetensors']
     assert client.good(code, folder=folder, cache=tmp_path / 'cache') == [files, right]
+    (folder / 'README.md').write_text('of another model')
+    assert client.good(code, folder=folder, cache=tmp_path / 'cache') == [files, right]
+    assert 'of another model' not in (folder / 'README.md').read_text()
     before = (folder / 'config.json').stat().st_mtime_ns
     server.faults = [Fault('info', 'status', status=401)]
     assert client.run(code, folder=folder, cache=tmp_path / 'cache').error

@@ -55,6 +55,12 @@ def test_computes_the_same(settings, memory_format):
 
 
 @torch.no_grad()
+def test_other_channels_are_torchs_to_refuse():
+    with pytest.raises(RuntimeError, match=r'expected input.* to have 32 channels, but got 16'):
+        make()(make_input()[:, :16])
+
+
+@torch.no_grad()
 def test_follows_the_size():
     conv = make(kernel_size=3, padding=1)
     for n, size in ((1, 7), (8, 7), (1, 56), (8, 56), (1, 7)):

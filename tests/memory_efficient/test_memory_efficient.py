@@ -77,6 +77,14 @@ def test_a_step_is_that_of_the_plain_path(kwargs, layout):
     assert saved(efficient) < 0.95 * saved(plain)
 
 
+def test_convolutions_of_another_kind():
+    plain, efficient = pair()
+    for model in (plain, efficient):
+        for block in (model.layer1[0], model.layer3[0]):
+            block.conv2, block.conv3 = nn.Sequential(block.conv2), nn.Sequential(block.conv3)
+    assert error(step(efficient.double()), step(plain.double())) < TOLERANCE
+
+
 def test_it_is_off_unless_asked_for_and_can_be_switched_on_a_live_model():
     model = make()
     before = saved(model)

@@ -147,3 +147,8 @@ def test_sums(layout, by_sample):
     normalized = (x - mean[:, None, None]) * invstd[:, None, None]
     for found, expected in zip(_sums(g, x, mean, invstd, by_sample), (g, g * normalized), strict=True):
         torch.testing.assert_close(found, expected.sum((2, 3)), rtol=1e-12, atol=1e-12)
+
+    x = (x + 1e4).float()  # its own rounding apart, nothing cancels
+    expected = (g * (x.double() - 1e4)).sum((2, 3))
+    _, found = _sums(g.float(), x, torch.full((8,), 1e4), torch.ones(8), by_sample)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)

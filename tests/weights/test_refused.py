@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import timm
 import torch
-from helpers import changed
+from helpers import NARROW, changed
 from safetensors.torch import save_file
 
 from timm_se50 import SEConfig, map_resnet_weights
@@ -122,6 +122,15 @@ def test_a_shape_that_is_wrong_also_where_it_is_not_strict(model, plain50_weight
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(RuntimeError, match=r"'layer4\.0\.conv2\.weight' has shape .*The weights look like a ResNet-50"):
         model.load_state_dict(edited(plain50_weights, 'layer4.0.conv2.weight', torch.zeros(1, 1, 1, 1)), strict=False)
+    assert changed(model, before) == []
+
+
+def test_what_does_not_fit_once_it_has_our_names_changes_nothing():
+    """timm's SE weights of another reduction, which a call that is not strict takes block by block."""
+    model = timm.create_model('se_resnet50_replace', se_reduction=8, **NARROW)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"'layer1\.0\.se_standard\.fc1\.\w+' has shape"):
+        model.load_state_dict(timm.create_model('seresnet50', **NARROW).state_dict(), strict=False)
     assert changed(model, before) == []
 
 

@@ -2,6 +2,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ class CardConfig:
             if wrong:
                 raise ValueError(f"results[{i}]: {', '.join(map(repr, wrong))} is missing or unknown; expected "
                                  "'dataset', 'metric', 'value', 'how' (how it was measured) and maybe 'split'.")
-            if isinstance(result['value'], bool) or not isinstance(result['value'], (int, float)):
-                raise ValueError(f"results[{i}]: 'value' is {result['value']!r}; expected a number.")
+            for key, value in result.items():
+                kind, expected = (Real, 'a number') if key == 'value' else (str, 'text')
+                if isinstance(value, bool) or not (isinstance(value, kind) or (key == 'split' and value is None)):
+                    raise ValueError(f'results[{i}]: {key!r} is {value!r}; expected {expected}.')
 
 
 def cards_folder() -> Path:
@@ -145,5 +148,5 @@ def _eval_result(result: Mapping[str, Any]) -> EvalResult:
         dataset_split=result.get('split'),
         metric_type=re.sub(r'[^\w./-]+', '-', result['metric'].lower()),
         metric_name=result['metric'],
-        metric_value=result['value'],
+        metric_value=result['value'] if isinstance(result['value'], int) else float(result['value']),
     )

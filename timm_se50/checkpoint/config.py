@@ -1,4 +1,5 @@
 """The config.json of a model: all that `timm.create_model()` needs to build it again, read off the model itself."""
+import inspect
 import json
 import re
 import tempfile
@@ -17,9 +18,11 @@ from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
 from ..stock import BATCH_NORMS
-from .saved import OURS, PORTABLE
+from .saved import OURS, PORTABLE, check_saved
 
 __all__ = ['checkpoint_config', 'se_config']
+
+_NETWORK = inspect.signature(ResNet).parameters.keys()  # the arguments that describe it, beside those of SE
 
 
 def se_config(model: nn.Module) -> SEConfig:
@@ -83,7 +86,8 @@ def checkpoint_config(
             'The model has no pretrained_cfg, so its preprocessing is unknown; make it by '
             "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
     args = get_model_args(model, se.model_args())
-    args.pop('memory_efficient', None)  # how one trains, not what the model is
+    # what says how the model is made, loaded or trained does not say what it is
+    args = {k: v for k, v in args.items() if k in _NETWORK or k.startswith('se_')}
     for key, value in args.items():
         try:
             json.dumps(value)
@@ -104,10 +108,12 @@ def checkpoint_config(
         path = Path(tmp, 'config.json')
         write_config(model, path, names, args, data_config or {})
         config = json.loads(path.read_text())
-    # At the root it stays; with both, transformers' TimmWrapper passes it twice
-    config['model_args'].pop('num_classes', None)
+    # At the root it stays; with both, transformers' TimmWrapper passes it twice. timm adds what the model was made with
+    config['model_args'] = {k: v for k, v in config['model_args'].items() if k in args and k != 'num_classes'}
     config['pretrained_cfg'].pop('label_names', None)  # those at the root are read, and fit
     config['architecture'] = architecture
+    cfg = {**config['pretrained_cfg'], **{k: config[k] for k in ('num_classes', 'label_names') if k in config}}
+    check_saved(cfg, config['model_args'], 'What would be the config.json of this model')
     if portable:
         config['architecture'] = PORTABLE
         config['model_args'] = {k: v for k, v in config['model_args'].items() if not k.startswith('se_')}

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from timm.models import load_pretrained
 from torch import Tensor, nn
 
+from ..older_timm import NOT_OF_MODEL
 from ..reading import unreadable
 from ..se_resnet50 import SEResNet
 from ..weights import check_weights, clean_weights, map_resnet_weights
@@ -33,7 +34,7 @@ class Saved:
 
     def __init__(self, cfg: Mapping[str, Any], args: Mapping[str, Any]):
         folder = cfg.get('file') if cfg['source'] == 'local-dir' else None
-        self.cfg, self.place = cfg, f'{folder or cfg.get("hf_hub_id")}/config.json'
+        self.cfg, self.args, self.place = cfg, args, f'{folder or cfg.get("hf_hub_id")}/config.json'
         check_saved(cfg, args, self.place)
         weights = Path(folder or '', 'model.safetensors')
         if folder and is_of_other_size(cfg, args) and weights.is_file():
@@ -45,9 +46,11 @@ class Saved:
         _check_head(mapped, self.cfg, self.place)
         return mapped
 
-    def unbuildable(self, error: Exception) -> ValueError:
-        """The error to raise where timm could not build the model."""
-        return ValueError(f'{self.place}: no model can be made of it: {type(error).__name__}: {error}')
+    def unbuildable(self, error: Exception, kwargs: Mapping[str, Any]) -> ValueError:
+        """The error to raise where timm could build no model from `kwargs`, the saved arguments and the caller's."""
+        theirs = [f'{k}={v!r}' for k, v in kwargs.items() if k not in NOT_OF_MODEL and v != self.args.get(k, ...)]
+        of_call = f' (with {", ".join(theirs)} of the call)' if theirs else ''
+        return ValueError(f'{self.place}: no model can be made of it: {type(error).__name__}: {error}{of_call}')
 
 
 def check_size(path: Path, cfg: Mapping[str, Any], args: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
 """Files that come into a folder all or none: written beside it first, what was there is kept until the end."""
+import errno
 import os
 import shutil
 import tempfile
@@ -44,15 +45,19 @@ def staging(folder: Path, prefix: str) -> Iterator[Path]:
 
 
 def install(new: Path, folder: Path, names: Sequence[str]) -> None:
-    """Move files from a folder of `staging` to `folder`, each in one step.
+    """Move files from a folder of `staging` to `folder`, each in one step; those of `names` that it lacks are removed.
 
     Raises:
         OSError: One cannot be moved; what was there is put back.
     """
     check_place(folder, names)
     if not folder.exists():
-        os.rename(new, folder)
-        return
+        try:
+            os.rename(new, folder)
+            return
+        except OSError as e:
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process has just made it
+                raise
     old = new.with_name('old')
     old.mkdir()
     for name in names:
@@ -60,15 +65,16 @@ def install(new: Path, folder: Path, names: Sequence[str]) -> None:
             _keep(folder / name, old / name)
     try:
         for name in names:
-            os.replace(new / name, folder / name)
+            if (new / name).exists():
+                os.replace(new / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
     except BaseException:
         for name in names:
-            if (new / name).exists():  # it has not been moved
-                continue
             if os.path.lexists(old / name):
                 os.replace(old / name, folder / name)
-            else:
-                (folder / name).unlink()
+            elif not (new / name).exists():  # it has been moved
+                (folder / name).unlink(missing_ok=True)
         raise
 
 

@@ -94,7 +94,8 @@ def download_checkpoint(
 
     Args:
         repo_id: As for `pull_from_hub()`, as are the other arguments.
-        folder: Folder to copy them to, made if need be; None leaves them in the cache.
+        folder: Folder to copy them to, made if need be, in place of the files of a model that is there; None leaves
+            them in the cache.
 
     Returns:
         The folder they are in.
@@ -113,10 +114,10 @@ def download_checkpoint(
     if folder is None:
         return source
     with staging(folder, '.pulling-') as new:
-        names = [name for name in FILES if (source / name).exists()]
-        for name in names:
-            shutil.copyfile(source / name, new / name)
-        install(new, folder, names)
+        for name in FILES:
+            if (source / name).exists():
+                shutil.copyfile(source / name, new / name)
+        install(new, folder, FILES)
     return folder
 
 

@@ -53,7 +53,7 @@ class PrepackedConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
-            if _is_packable(x, self.weight, self.bias):
+            if _is_packable(x, self.weight, self.bias) and x.shape[1] == self.weight.shape[1] * self.groups:
                 return self._forward_packed(x)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 

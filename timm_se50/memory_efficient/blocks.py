@@ -76,7 +76,7 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
     if is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):
         remade = (
-            not compiling and conv.in_channels <= MAX_REMADE and _is_norm_relu_conv(z, block.bn2, block.act2, conv))
+            not compiling and _is_norm_relu_conv(z, block.bn2, block.act2, conv) and conv.in_channels <= MAX_REMADE)
         if not remade:
             z = _norm_relu_conv(z, block.bn2, block.act2, conv)
     else:

@@ -187,8 +187,8 @@ def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -
             for pair in zip(*(t.reshape(-1, n * t.shape[1], *t.shape[2:]).split(1) for t in (g, x)), strict=True)
         ), strict=True)
         return torch.cat(sums_g).view(len(g), -1), torch.cat(sums_gx).view(len(g), -1)
-    sum_g = g.sum((2, 3), dtype=mean.dtype)
-    return sum_g, ((g * x).sum((2, 3), dtype=mean.dtype) - mean * sum_g) * invstd
+    centred = x - mean.to(x.dtype)[:, None, None]  # before the sum, whose terms would cancel
+    return g.sum((2, 3), dtype=mean.dtype), centred.mul_(g).sum((2, 3), dtype=mean.dtype) * invstd
 
 
 def _refuse_unknown_backward(d_out: Tensor) -> None:

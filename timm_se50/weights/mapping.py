@@ -11,7 +11,7 @@ from ..bottleneck import SEBlock
 from .check import check_data, check_weights
 from .recognise import recognise
 
-__all__ = ['clean_weights', 'map_resnet_weights', 'map_weights', 'seresnet50_weights']
+__all__ = ['clean_weights', 'map_blocks_', 'map_resnet_weights', 'map_weights', 'seresnet50_weights']
 
 # What DDP, torch.compile and a wrapper with a `model` attribute put before each key.
 _PREFIXES = re.compile(r'((module|_orig_mod|model)\.)+')
@@ -63,27 +63,35 @@ def map_weights(
                 del mapped[key]  # a frozen BatchNorm counts no batches
             else:
                 metadata.pop(module, None)  # of no version, as before torch 0.4.1: BatchNorm fills it in by itself
-    for prefix, own, block in _blocks(mapped, model):
+    for prefix, own, _ in _blocks(mapped, model):
         some = TIMM_SE & own.keys()
         if some and some != TIMM_SE:
             key = prefix + min(TIMM_SE - some)
             raise RuntimeError(f'{key!r} is missing, though {prefix + min(some)!r} is there.')
-        for name in own:
-            del mapped[prefix + name]
-        mapped |= {prefix + name: v for name, v in map_block_weights(block, own, assign).items()}
+    map_blocks_(mapped, model, assign)
     check_data(mapped, target, assign)
     first_convs = getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1'
     check_weights(mapped, target, adaptable, first_convs, given)
     return mapped
 
 
+def map_blocks_(weights: dict[str, Tensor], model: nn.Module, assign: bool = False) -> None:
+    """Have each SE block's share of the weights be what the block makes of it when it loads them."""
+    for prefix, own, block in _blocks(weights, model):
+        _rename(weights, prefix, own, map_block_weights(block, own, assign))
+
+
+def _rename(weights: dict[str, Tensor], prefix: str, own: Mapping[str, Tensor], mapped: Mapping[str, Tensor]) -> None:
+    for name in own:
+        del weights[prefix + name]
+    weights |= {prefix + name: v for name, v in mapped.items()}
+
+
 def seresnet50_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights of timm's `seresnet50` that computes what a model with neutral SE at the standard position does."""
     weights = dict(model.state_dict())
     for prefix, own, block in _blocks(weights, model):
-        for name in own:
-            del weights[prefix + name]
-        weights |= {prefix + name: v for name, v in to_timm(own, block.last_norm).items()}
+        _rename(weights, prefix, own, to_timm(own, block.last_norm))
     return weights
 
 

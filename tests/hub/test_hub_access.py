@@ -41,6 +41,8 @@ PUSHES = {
     'another account': ('ann/model', 'hf_bobwrite', {}, 'PermissionError', r'create_pr=True'),
     'no token at all': ('ann/model', False, {}, 'PermissionError', r'needs an access token.*hf auth login'),
     'expired token': ('ann/model', 'hf_annold', {}, 'PermissionError', r'"mine" is expired.*Make a new one'),
+    'a branch of a repo to be': (
+        'ann/fresh', 'hf_annwrite', {'revision': 'x'}, 'FileNotFoundError', r"no ann/fresh yet, and so no revision"),
     'wrong branch': ('ann/model', 'hf_annwrite', {'revision': 'x'}, 'FileNotFoundError', r"no revision 'x'; expected"),
 }
 

@@ -107,6 +107,9 @@ def _push(api, folder, pushed, revision, private, create_pr, commit_message, ove
     except RepositoryNotFoundError as e:
         if isinstance(e, GatedRepoError):
             raise
+        if revision not in (None, constants.DEFAULT_REVISION):
+            raise FileNotFoundError(
+                f'There is no {repo_id} yet, and so no revision {revision!r} of it; push without one first.') from e
         retrying(api.create_repo, repo_id, private=private, exist_ok=True)
         info = stated_info(api, repo_id, revision)
     if private is not None and info.private is not None and private != info.private:

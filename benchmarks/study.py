@@ -65,7 +65,7 @@ def _plan(record: Record, args: argparse.Namespace) -> Iterator[Key]:
             for seed in range(args.seeds, 2 * args.seeds):
                 yield from record.missing(
                     Key(optimizer, arm, record.best_lr(optimizer, arm), seed)
-                    for arm in ('plain', 'plain_longer', record.winner(optimizer, args.seeds)))
+                    for arm in ('plain', 'plain_longer', *record.winners(optimizer, args.seeds)))
 
 
 def _grid(record: Record, optimizer: str, arm: str) -> Iterator[Key]:

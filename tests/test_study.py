@@ -84,9 +84,12 @@ def test_learning_rate_and_winner_are_chosen_by_the_validation_part(tmp_path):
                                ('plain', 0.1, 95.0, 95.0)):
         record.add(Key('sgd', arm, lr, 0), {'val': {'accuracy': val}, 'test': {'accuracy': test}})
     assert record.best_lr('sgd', 'se') == 0.2
-    assert record.winner('sgd', 1) == 'se'  # plain is none of ours
+    assert record.winners('sgd', 1) == ['se']  # plain is none of ours
     record.add(Key('sgd', 'se_fast', 0.1, 1), {'val': {'accuracy': 10.0}, 'test': {'accuracy': 10.0}})
-    assert record.winner('sgd', 2) == 'se_fast'  # the other has still to be run with one seed
+    assert record.winners('sgd', 2) == ['se_fast']  # the other has still to be run with one seed
+    assert record.winners('sgd', 3) == []
+    record.add(Key('sgd', 'post', 0.1, 0), {'val': {'accuracy': 85.0}, 'test': {'accuracy': 0.0}})
+    assert record.winners('sgd', 1) == ['se', 'post']  # of the main arms, and of all
     assert Record(tmp_path / 'x.json', {}, {}).runs == record.runs
 
 

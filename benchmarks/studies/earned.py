@@ -36,7 +36,7 @@ def _verdict(records: dict[str, Record]) -> str:
         fresh = range(seeds, 2 * seeds)
         for optimizer in record.data['settings']['learning_rates']:
             longer = _tested(record, optimizer, 'plain_longer', fresh)
-            for arm in record.contenders(optimizer, seeds):
+            for arm in record.winners(optimizer, seeds):
                 gain = difference(_tested(record, optimizer, arm, fresh), longer)
                 if gain:
                     found[f'{task}, {optimizer}, {ARMS[arm].title}'] = gain

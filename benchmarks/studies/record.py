@@ -76,13 +76,13 @@ class Record:
         """The arms that have been run."""
         return [arm for arm in ARMS if any(k[:2] == (optimizer, arm) for k in self.runs)]
 
-    def contenders(self, optimizer: str, seeds: int) -> list[str]:
-        """The arms with our SE that have been run with each of the first `seeds` seeds."""
-        return [arm for arm in self.arms(optimizer)
-                if ARMS[arm].ours and self.seeds(optimizer, arm).keys() >= set(range(seeds))]
+    def winners(self, optimizer: str, seeds: int) -> list[str]:
+        """What did best on the validation part over the first `seeds` seeds, of the main arms with our SE and of all.
 
-    def winner(self, optimizer: str, seeds: int) -> str:
-        """The contender that did best on the validation part, over the first `seeds` seeds."""
-        return max(
-            self.contenders(optimizer, seeds),
-            key=lambda arm: mean(measure(r['val']) for s, r in self.seeds(optimizer, arm).items() if s < seeds))
+        Only what has been run with each of them can win; none may have been.
+        """
+        scores = {
+            arm: mean(measure(runs[s]['val']) for s in range(seeds)) for arm in self.arms(optimizer)
+            if ARMS[arm].ours and (runs := self.seeds(optimizer, arm)).keys() >= set(range(seeds))}
+        main = {arm: score for arm, score in scores.items() if ARMS[arm].main}
+        return list(dict.fromkeys(max(some, key=lambda arm: some[arm]) for some in (main, scores) if some))

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from helpers import NARROW, changed
+from packaging.version import Version
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.utils import ModelEmaV3, unwrap_model
@@ -17,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timm_se50 import SEConfig, patch_blocks_, replace_blocks_, save_checkpoint
+from timm_se50.checkpoint import load_model
 from timm_se50.cli.push import model_of
 
 ROOT = Path(__file__).parents[2]
@@ -243,6 +246,35 @@ def test_what_says_how_it_was_made_is_not_saved(tmp_path):
     assert not args.keys() & {'pretrained_strict', 'memory_efficient', 'num_classes'}
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(timm.create_model(f'local-dir:{folder}', pretrained=True).eval()(x), model(x))
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'label_names': {0: 'cat', 1: 'dog'}}, r"label_names=\{0: 'cat', .*expected a list of names, in the order"),
+    ({'label_names': {'cat', 'dog'}}, 'expected a list of names, in the order'),
+    ({'data_config': {'means': (0.1, 0.2, 0.3)}}, r"data_config: 'means' is unknown; expected some of input_size, "),
+    ({'data_config': {'input_size': 64}}, r"data_config: 'input_size' in pretrained_cfg is 64; expected a list of 3"),
+])
+def test_arguments_of_another_kind(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        save_checkpoint(tiny(), tmp_path / 'm', **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('make', [torch.tensor, lambda v: [np.float32(x) for x in v]])
+def test_a_measured_mean(make, tmp_path):
+    save_checkpoint(tiny(), tmp_path / 'm', data_config={'mean': make([0.25, 0.5, 0.75])})
+    assert config_of(tmp_path / 'm')['pretrained_cfg']['mean'] == [0.25, 0.5, 0.75]
+
+
+def test_a_folder_of_any_name(tmp_path):
+    """timm before 1.0.29 takes a part of it for no part, and would load another folder."""
+    for name in ('run', 'run#2'):
+        save_checkpoint(tiny(), tmp_path / name)
+    if Version(timm.__version__) < Version('1.0.29'):
+        with pytest.raises(ValueError, match=r"run#2: timm .* rename the folder, or pip install 'timm>=1\.0\.29'"):
+            load_model(str(tmp_path / 'run#2'))
+    else:
+        assert load_model(str(tmp_path / 'run#2')).pretrained_cfg['file'] == str(tmp_path / 'run#2')
 
 
 def test_a_file_in_the_way(tmp_path):

@@ -1,4 +1,6 @@
 """The demo's parts; CI runs the whole of it, as the README has it, and it fails where logits are not equal."""
+import sys
+
 import pytest
 import timm
 import torch
@@ -64,6 +66,15 @@ def test_weights_of_a_wrapped_network_are_loaded(tmp_path):
     torch.save({f'model.{k}': v for k, v in weights.items()}, tmp_path / 'weights.pth')
     model = timm.create_model('resnet50', num_classes=10, **_source(str(tmp_path / 'weights.pth')))
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items() if not k.startswith('fc.'))
+
+
+@pytest.mark.parametrize('missing', ['matplotlib', 'sklearn'])
+def test_what_is_not_installed_is_said_before_the_work(missing, tmp_path, monkeypatch):
+    for name in [missing, *(name for name in sys.modules if name.startswith(f'{missing}.'))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RuntimeError, match=rf"needs scikit-learn and matplotlib .*{missing}.*pip install"):
+        run_demo(tmp_path / 'demo')
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_is_one_line(tmp_path):

@@ -7,16 +7,17 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
-from helpers import shake_
+from helpers import NARROW, shake_
 from matplotlib.figure import Figure
 from PIL import Image
+from timm.data import ImageDataset
 from timm.models import save_for_hf
 
 import timm_se50
 from timm_se50.cli.gates import examine_gates
 from timm_se50.cli.main import main
 from timm_se50.gates.collect import BlockGates
-from timm_se50.gates.images import find_images
+from timm_se50.gates.images import find_images, image_batches
 from timm_se50.gates.plot import _draw, plot_gates
 from timm_se50.squeeze_excite import LOGIT_SCALE
 
@@ -96,6 +97,36 @@ def test_class_of_an_image_is_its_folder(images, monkeypatch):
         ('0.png', 'red'), ('0.png', 'blue'), ('1.png', 'blue'), ('0.png', 'red'), ('1.png', 'red')]
 
 
+def test_links_are_followed_as_timm_does(images, tmp_path, monkeypatch):
+    (tmp_path / 'data').mkdir()
+    for name in ('red', 'blue'):
+        (tmp_path / 'data' / f'linked-{name}').symlink_to(images / name)
+    (tmp_path / 'data' / 'no-image.png').mkdir()
+    found = find_images([tmp_path / 'data'])
+    reader = ImageDataset(str(tmp_path / 'data')).reader
+    assert [str(path) for path, _ in found] == [str(tmp_path / 'data' / path) for path in reader.filenames()]
+    assert {c for _, c in found} == set(reader.class_to_idx)
+    monkeypatch.chdir(images / 'blue')
+    assert find_images(['../red/0.png'])[0][1] == 'red'
+
+
+def test_a_damaged_image_is_named(checkpoint, images, tmp_path):
+    png = bytearray((images / 'red' / '0.png').read_bytes())
+    png[37:41] = b'\xff\xff\xff\xff'  # the type of the second chunk
+    (tmp_path / 'bad.png').write_bytes(png)
+    (tmp_path / 'worse.png').write_bytes(b'P6\nL55 40 255\n')
+    for name in ('bad', 'worse'):
+        result = _run('gates', checkpoint, images, tmp_path / f'{name}.png', code=1)
+        assert f'{name}.png cannot be read as an image' in result.stderr
+
+
+def test_channels_that_no_image_has(tmp_path, images):
+    model = timm.create_model('se_resnet50_replace', in_chans=4, num_classes=2, **NARROW)
+    model = timm.create_model(f'local-dir:{timm_se50.save_checkpoint(model, tmp_path / "m")}')
+    with pytest.raises(ValueError, match='takes 4 channels'):
+        next(image_batches(find_images([images]), ['blue', 'red'], model, 32))
+
+
 def test_lines_drawn_are_the_sorted_means():
     mean = torch.tensor([[0.3, 0.1, 0.2], [0.5, 0.2, 0.3]], dtype=torch.float64)
     block = BlockGates('layer1.0.se', 1.0, ('a', 'b'), torch.tensor([1.0, 1.0]).double(), mean, torch.zeros(2, 3))
@@ -110,10 +141,10 @@ def test_lines_drawn_are_the_sorted_means():
 
 def test_class_names_are_no_markup(tmp_path):
     mean = torch.rand(3, 4, dtype=torch.float64)
-    block = BlockGates('se', 1.0, ('_hidden', r'$\foo$', 'c'), torch.ones(3).double(), mean, torch.zeros(3, 4))
+    block = BlockGates('se', 1.0, ('_hidden', r'$\foo$', 'c\udcff'), torch.ones(3).double(), mean, torch.zeros(3, 4))
     plot_gates([block], tmp_path / 'gates.svg', title='5 $ and $x_')
     text = (tmp_path / 'gates.svg').read_text()
-    assert all(f'<!-- {name} -->' in text for name in (' _hidden', r'$\foo$', 'c', '5 $ and $x_'))
+    assert all(f'<!-- {name} -->' in text for name in (' _hidden', r'$\foo$', 'c?', '5 $ and $x_'))
 
 
 def test_drawing_leaves_the_users_backend(tmp_path):

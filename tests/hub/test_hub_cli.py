@@ -20,10 +20,12 @@ def test_push_and_pull_a_folder(client, server, local, tmp_path):
     code, output = run(client, 'push', local, 'ann/cli', '--message', 'From the shell', '-q')
     assert code == 0, output
     repo = server.hub.repos['ann/cli']
-    assert output == f'{server.url}/ann/cli/commit/{repo.refs["main"]}\n'
+    url, warning = output.splitlines()
+    assert url == f'{server.url}/ann/cli/commit/{repo.refs["main"]}'
+    assert f'{local}/README.md was not sent' in warning
     assert repo.messages == ['initial', 'From the shell']
     code, output = run(client, 'push', local, 'ann/cli', '-q')
-    assert (code, output.endswith('holds the same already; no commit was made.\n')) == (0, True)
+    assert (code, 'holds the same already; no commit was made.\n' in output) == (0, True)
 
     code, output = run(client, 'pull', 'ann/cli', tmp_path / 'm', '--revision', repo.refs['main'], '-q')
     assert (code, output) == (0, f'{tmp_path / "m"}\n')
@@ -64,6 +66,8 @@ def test_private_and_pull_request(client, server, local):
 @pytest.mark.parametrize(('args', 'message'), [
     (['pull', 'ann/none', 'here', '-q'], r"Error: There is no model repo 'ann/none' at \S+, or it is private."),
     (['push', 'se_resnet50_patch', 'a/b', '--model-kwargs', 'x', '--dry-run'], "'x': expected KEY=VALUE"),
+    (['push', '{local}', 'a/b', '--checkpoint', '{local}/model.safetensors', '--dry-run'], 'holds weights of its own'),
+    (['push', 'se_resnet50_patch', 'a/b', '--model-kwargs', 'a={{[]:1}}', '--dry-run'], "unexpected .* argument 'a'"),
     (['push', 'resnet_50', 'a/b', '--dry-run'], r'Unknown model \(resnet_50\)'),
     (['push', '{local}', 'a/b', '--portable', '--dry-run'], 'Error: portable=True: .* leave portable out'),
     (['push', '{local}', 'a/b', '--card', '{local}/README.md', '--dry-run'], 'Expected a JSON object with keys of'),

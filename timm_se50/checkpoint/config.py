@@ -3,7 +3,7 @@ import inspect
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ from .saved import OURS, PORTABLE, check_saved
 
 __all__ = ['checkpoint_config', 'se_config']
 
+_PREPROCESSING = ('input_size', 'img_size', 'in_chans', 'mean', 'std', 'crop_pct', 'crop_mode', 'interpolation',
+                  'test_input_size', 'test_crop_pct')
 _NETWORK = inspect.signature(ResNet).parameters.keys()  # the arguments that describe it, beside those of SE
 
 
@@ -106,7 +108,7 @@ def checkpoint_config(
     names = _label_names(model, label_names)
     with tempfile.TemporaryDirectory() as tmp:  # timm writes a file, it has no function that returns a config
         path = Path(tmp, 'config.json')
-        write_config(model, path, names, args, data_config or {})
+        write_config(model, path, names, args, _data_config(data_config or {}))
         config = json.loads(path.read_text())
     # At the root it stays; with both, transformers' TimmWrapper passes it twice. timm adds what the model was made with
     config['model_args'] = {k: v for k, v in config['model_args'].items() if k in args and k != 'num_classes'}
@@ -120,13 +122,25 @@ def checkpoint_config(
     return config, architecture, se
 
 
+def _data_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
+    """It in plain numbers, after a check."""
+    unknown = sorted(data_config.keys() - _PREPROCESSING)
+    if unknown:
+        raise ValueError(f'data_config: {unknown[0]!r} is unknown; expected some of {", ".join(_PREPROCESSING)}.')
+    plain = dict(data_config)
+    for key in plain.keys() & {'mean', 'std'}:
+        plain[key] = torch.as_tensor(plain[key], dtype=torch.float64).flatten().tolist()
+    check_saved({k: v for k, v in plain.items() if k not in ('img_size', 'in_chans')}, {}, 'data_config')
+    return plain
+
+
 def _label_names(model: nn.Module, label_names: Sequence[str] | None) -> list[str] | dict[str, str] | None:
     num_classes = cast(int, model.num_classes)
     if label_names is None:
         names = cast(dict[str, Any], model.pretrained_cfg).get('label_names')
         return names if names and len(names) == num_classes else None
-    if isinstance(label_names, str):
-        raise ValueError(f'label_names={label_names!r}: expected a list of names.')
+    if isinstance(label_names, (str, Mapping, Set)):
+        raise ValueError(f'label_names={label_names!r}: expected a list of names, in the order of the classes.')
     names = [str(name) for name in label_names]
     if len(names) != num_classes:
         raise ValueError(f'label_names has {len(names)} names; expected {num_classes}, one for each class.')

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 import timm
-from timm.models import load_state_dict
+from timm.models import load_state_dict, parse_model_name
 from torch import Tensor, nn
 
 from ..reading import unreadable
@@ -39,6 +39,9 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         if parse_config(config)['architecture'] in ARCHITECTURES:
             read_config(config)
         checkpoint = f'local-dir:{folder}'
+        if parse_model_name(checkpoint)[1] != folder:  # it would load another folder, if there is one
+            raise ValueError(f'{folder}: timm {timm.__version__} takes no name with # or ? in it; rename the folder, '
+                             "or pip install 'timm>=1.0.29'.")
     elif os.path.isfile(folder):
         raise ValueError(
             f'{folder} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert {folder} FOLDER.')

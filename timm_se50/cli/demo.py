@@ -41,9 +41,14 @@ def run_demo(
 
     Raises:
         ValueError: `route` or `weights` is none of the above.
-        RuntimeError: The file holds other weights than a plain ResNet-50's.
+        RuntimeError: The file holds other weights than a plain ResNet-50's, or the extra 'demo' is not installed.
     """
     name = model_name(route)
+    try:
+        import matplotlib.figure  # noqa: F401
+        import sklearn.datasets  # noqa: F401
+    except ImportError as e:  # said before the work, not after it
+        raise RuntimeError(f"The demo needs scikit-learn and matplotlib ({e}): pip install 'timm-se50[demo]'.") from e
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)

@@ -68,8 +68,8 @@ def command(checkpoint: str, images: tuple[str, ...], output: str | None, size: 
     if output:
         check_plot(output)
     blocks = examine_gates(checkpoint, images, size)
-    if output:
-        plot_gates(blocks, output, f'Gates of {checkpoint}')
     click.echo(json.dumps(gates_to_dict(blocks)) if as_json else format_gates(blocks))
     for line in gate_warnings(blocks):
         click.echo(f'warning: {line}', err=True)
+    if output:
+        plot_gates(blocks, output, f'Gates of {checkpoint}')

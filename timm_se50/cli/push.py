@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import click
 import timm
+import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -29,7 +30,7 @@ def parse_kwargs(pairs: Iterable[str]) -> dict[str, Any]:
             raise ValueError(f'--model-kwargs {pair!r}: expected KEY=VALUE, for example num_classes=10.')
         try:
             kwargs[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             kwargs[key] = value  # a name
     return kwargs
 
@@ -42,10 +43,12 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
         checkpoint: File with weights for a name, for example of timm's train.py; None for the pretrained weights.
         kwargs: Arguments of `timm.create_model()`.
     """
-    if Path(source).is_dir():
-        model = load_model(source, **kwargs).train()
-        with safe_open(Path(source, 'model.safetensors'), 'pt') as f:  # timm makes a float32 model of any
-            return model.to(f.get_tensor('layer1.0.conv1.weight').dtype)
+    folder = source.removeprefix('local-dir:')
+    if Path(folder).is_dir():
+        if checkpoint:
+            raise ValueError(f'--checkpoint {checkpoint}: {folder} is a folder, which holds weights of its own; give '
+                             '--checkpoint with a name of a model.')
+        return load_model(folder, **kwargs).train().to(_dtype(Path(folder, 'model.safetensors')))
     try:
         model = timm.create_model(source, pretrained=checkpoint is None, **kwargs)
     except (OSError, RuntimeError, ValueError):
@@ -57,6 +60,15 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
     if checkpoint and '.' not in source:
         cast(dict[str, Any], model.pretrained_cfg)['file'] = checkpoint  # no tag is named that it might come from
     return model
+
+
+def _dtype(weights: Path) -> torch.dtype:
+    """Of the weights in a file, of which timm makes a float32 model whatever it is."""
+    if not weights.is_file():
+        return torch.float32
+    with safe_open(weights, 'pt') as file:
+        conv = next((key for key in file.keys() if key.endswith('conv1.weight')), None)  # noqa: SIM118
+        return file.get_tensor(conv).dtype if conv else torch.float32
 
 
 def load_card(path: str | None) -> CardConfig:
@@ -101,8 +113,11 @@ def command(model: str, repo_id: str, checkpoint: str | None, model_kwargs: tupl
     """Push MODEL to the Hub as REPO_ID.
 
     MODEL is a folder that save_checkpoint() made or a name in timm's registry, with its pretrained weights or those of
-    --checkpoint. The token is the one of `hf auth login` or HF_TOKEN.
+    --checkpoint. The card is made anew, of the model and --card. The token is the one of `hf auth login` or HF_TOKEN.
     """
     card = load_card(card_file)
     click.echo(describe_push(push_to_hub(
         model_of(model, checkpoint, parse_kwargs(model_kwargs)), repo_id, card=card, **options)))
+    if not card_file and Path(model.removeprefix('local-dir:'), 'README.md').is_file():
+        click.echo(f'warning: the card was made anew, and {model}/README.md was not sent. What it says of training and '
+                   'results goes into the new one by --card.', err=True)

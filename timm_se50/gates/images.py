@@ -29,14 +29,16 @@ def find_images(paths: Sequence[str | os.PathLike]) -> list[tuple[Path, str]]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(p for p in path.rglob('*') if p.suffix.lower() in extensions)
+            walk = os.walk(path, followlinks=True)  # as timm looks for them
+            files = sorted(Path(root, name) for root, _, names in walk for name in names)
+            files = [file for file in files if file.suffix.lower() in extensions]
             if not files:
                 raise FileNotFoundError(f'{path} holds no images ({", ".join(sorted(extensions))}).')
         elif path.exists():
             files = [path]
         else:
             raise FileNotFoundError(f'{path}: there is no such image or folder.')
-        found += [(file, file.absolute().parent.name) for file in files]
+        found += [(file, Path(os.path.abspath(file)).parent.name) for file in files]
     return found
 
 
@@ -61,11 +63,14 @@ def image_batches(
 
     Raises:
         OSError: An image cannot be read; the message names it.
+        ValueError: The model takes neither 1 nor 3 channels.
     """
     config: dict[str, Any] = resolve_model_data_config(model)
     if size is not None:
         config['input_size'] = (config['input_size'][0], size, size)
     transform = create_transform(**config, is_training=False)
+    if config['input_size'][0] not in (1, 3):
+        raise ValueError(f'The model takes {config["input_size"][0]} channels; images are of 1 or 3.')
     mode = 'L' if config['input_size'][0] == 1 else 'RGB'
     index = {name: i for i, name in enumerate(classes)}
     for start in range(0, len(images), batch_size):
@@ -79,5 +84,5 @@ def _read(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert(mode)
-    except (OSError, Image.DecompressionBombError) as e:
+    except Exception as e:  # what a damaged image makes of Pillow has no bound
         raise OSError(f'{path} cannot be read as an image: {e}') from e

@@ -84,4 +84,5 @@ def _draw(panel: Any, block: BlockGates) -> None:
 
 def _literal(text: str) -> str:
     """Text as matplotlib shows it as it is: a dollar begins a formula, an underscore keeps a label from the legend."""
+    text = text.encode(errors='replace').decode()  # a name that is no UTF-8 has bytes that no font has
     return (' ' if text.startswith('_') else '') + text.replace('$', r'\$')

@@ -252,6 +252,7 @@ def test_what_says_how_it_was_made_is_not_saved(tmp_path):
     ({'label_names': {0: 'cat', 1: 'dog'}}, r"label_names=\{0: 'cat', .*expected a list of names, in the order"),
     ({'label_names': {'cat', 'dog'}}, 'expected a list of names, in the order'),
     ({'data_config': {'means': (0.1, 0.2, 0.3)}}, r"data_config: 'means' is unknown; expected some of input_size, "),
+    ({'data_config': {'std': 'x'}}, r"data_config: 'std' in pretrained_cfg is \['x'\]; expected a list of some, each"),
     ({'data_config': {'input_size': 64}}, r"data_config: 'input_size' in pretrained_cfg is 64; expected a list of 3"),
 ])
 def test_arguments_of_another_kind(options, message, tmp_path):
@@ -260,10 +261,11 @@ def test_arguments_of_another_kind(options, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('make', [torch.tensor, lambda v: [np.float32(x) for x in v]])
+@pytest.mark.parametrize('make', [torch.tensor, np.array, lambda v: [np.float32(x) for x in v], tuple])
 def test_a_measured_mean(make, tmp_path):
-    save_checkpoint(tiny(), tmp_path / 'm', data_config={'mean': make([0.25, 0.5, 0.75])})
-    assert config_of(tmp_path / 'm')['pretrained_cfg']['mean'] == [0.25, 0.5, 0.75]
+    save_checkpoint(tiny(), tmp_path / 'm', data_config={'mean': make([0.25, 0.5, 0.75]), 'std': 0.5})
+    cfg = config_of(tmp_path / 'm')['pretrained_cfg']
+    assert (cfg['mean'], cfg['std']) == ([0.25, 0.5, 0.75], [0.5] * 3)
 
 
 def test_a_folder_of_any_name(tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence, Set
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,8 +129,9 @@ def _data_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f'data_config: {unknown[0]!r} is unknown; expected some of {", ".join(_PREPROCESSING)}.')
     plain = dict(data_config)
-    for key in plain.keys() & {'mean', 'std'}:
-        plain[key] = torch.as_tensor(plain[key], dtype=torch.float64).flatten().tolist()
+    for key in plain.keys() & {'mean', 'std'}:  # often of NumPy or a tensor, as measured
+        values = [plain[key]] if isinstance(plain[key], Real) else plain[key]
+        plain[key] = None if values is None else [v.item() if hasattr(v, 'item') else v for v in values]
     check_saved({k: v for k, v in plain.items() if k not in ('img_size', 'in_chans')}, {}, 'data_config')
     return plain
 

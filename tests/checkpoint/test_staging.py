@@ -21,28 +21,34 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
 
+def make_busy(monkeypatch, path):
+    """Have a file be one that no new file can take the place of, as where it is a mount point."""
+    replace = os.replace
+
+    def busy(source, target):
+        if Path(target) == path and Path(source).parent.name == 'new':
+            raise OSError(16, 'Device or resource busy', str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', busy)
+
+
 @pytest.mark.parametrize('failing', range(3))
 @pytest.mark.parametrize('before', [(), FILES[:1], FILES])
 @pytest.mark.parametrize('links', [True, False])
 def test_a_file_that_cannot_be_replaced_changes_none(failing, before, links, tmp_path, monkeypatch):
-    """As where it is a mount point. Then what was there is put back, and what was not goes."""
+    """What was there is put back, and what was not goes."""
     folder = tmp_path / 'm'
     folder.mkdir()
     for name in before:
         (folder / name).write_text(f'old {name}')
     (folder / 'notes.txt').write_text('mine')
     here = contents(folder)
-    replace = os.replace
-
-    def busy(source, target):
-        if Path(target) == folder / FILES[failing] and Path(source).parent.name == 'new':
-            raise OSError(16, 'Device or resource busy', str(target))
-        replace(source, target)
 
     def no_links(*args, **kwargs):
         raise OSError(18, 'Invalid cross-device link')
 
-    monkeypatch.setattr(os, 'replace', busy)
+    make_busy(monkeypatch, folder / FILES[failing])
     if not links:
         monkeypatch.setattr(os, 'link', no_links)
     with pytest.raises(OSError, match=rf"busy: '.*{FILES[failing]}'"):
@@ -74,19 +80,12 @@ def test_an_interrupt_in_the_midst_puts_back(tmp_path, monkeypatch):
 def test_files_that_are_not_there_any_more_go_and_come_back(tmp_path, monkeypatch):
     for name in 'abc':
         (tmp_path / name).write_text(f'old {name}')
-    replace = os.replace
-
-    def busy(source, target):
-        if Path(target).name == 'c' and Path(source).parent.name == 'new':
-            raise OSError(16, 'Device or resource busy', str(target))
-        replace(source, target)
-
     here = contents(tmp_path)
     with staging(tmp_path, '.saving-') as new:
         for name in 'ac':
             (new / name).write_text('new')
         with monkeypatch.context() as patch:
-            patch.setattr(os, 'replace', busy)
+            make_busy(patch, tmp_path / 'c')
             with pytest.raises(OSError, match='busy'):
                 install(new, tmp_path, 'abc')
     assert contents(tmp_path) == here

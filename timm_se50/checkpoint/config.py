@@ -19,7 +19,7 @@ from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
 from ..stock import BATCH_NORMS
-from .saved import OURS, PORTABLE, check_saved
+from .saved import OURS, PORTABLE, check_config, check_saved
 
 __all__ = ['checkpoint_config', 'se_config']
 
@@ -115,8 +115,7 @@ def checkpoint_config(
     config['model_args'] = {k: v for k, v in config['model_args'].items() if k in args and k != 'num_classes'}
     config['pretrained_cfg'].pop('label_names', None)  # those at the root are read, and fit
     config['architecture'] = architecture
-    cfg = {**config['pretrained_cfg'], **{k: config[k] for k in ('num_classes', 'label_names') if k in config}}
-    check_saved(cfg, config['model_args'], 'What would be the config.json of this model')
+    check_config(config, 'What would be the config.json of this model')
     if portable:
         config['architecture'] = PORTABLE
         config['model_args'] = {k: v for k, v in config['model_args'].items() if not k.startswith('se_')}

@@ -10,7 +10,10 @@ from timm.models import PretrainedCfg
 
 from ..squeeze_excite import SEConfig
 
-__all__ = ['ARCHITECTURES', 'OURS', 'PORTABLE', 'check_saved', 'is_of_other_size', 'parse_config', 'read_config']
+__all__ = [
+    'ARCHITECTURES', 'OURS', 'PORTABLE', 'check_config', 'check_saved', 'is_of_other_size', 'parse_config',
+    'read_config',
+]
 
 OURS = ('se_resnet50_replace', 'se_resnet50_patch')
 PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings, up to factors of two
@@ -92,9 +95,15 @@ def read_config(path: Path) -> dict[str, Any]:
         if cfg.get(key) is not None:
             raise ValueError(f'{path}: {key!r} in its pretrained_cfg says where weights come from; they are those '
                              'beside it. Take it out.')
-    cfg |= {key: config[key] for key in ('num_classes', 'label_names') if key in config}
-    check_saved(cfg, config['model_args'], path)
+    config['pretrained_cfg'] = check_config(config, path)
     return config
+
+
+def check_config(config: Mapping[str, Any], place: object) -> dict[str, Any]:
+    """The pretrained_cfg of a config.json as timm reads it, with what stands at the root, after `check_saved`."""
+    cfg = config['pretrained_cfg'] | {key: config[key] for key in ('num_classes', 'label_names') if key in config}
+    check_saved(cfg, config['model_args'], place)
+    return cfg
 
 
 def parse_config(path: Path) -> dict[str, Any]:

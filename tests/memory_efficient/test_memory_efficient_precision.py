@@ -19,6 +19,7 @@ CASES = {
     'mean 1e4, std 1': lambda z: z + 1e4,
     'mean 100, std 1e-3': lambda z: 100 + 1e-3 * z,
     'means of 1e3 of either sign, std 1e-2': lambda z: 1e3 * torch.randn(C, 1, 1) + 1e-2 * z,
+    'mean 100 in half of the channels': lambda z: z + 100 * torch.arange(C).remainder(2)[:, None, None],
     'channels from 1e-3 to 1e3': lambda z: z.relu() * torch.logspace(-3, 3, C)[:, None, None],
     'samples of means from -1e3 to 1e3': lambda z: z + torch.linspace(-1e3, 1e3, len(z))[:, None, None, None],
 }

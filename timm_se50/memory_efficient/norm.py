@@ -1,12 +1,11 @@
 """Memory-efficient functions, for eager PyTorch: norm and what follows it, with a backward written by hand."""
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
 from ..squeeze_excite import SEModule
 from ..torch_internals import is_batched
 from .arithmetic import excite, excite_backward, parameters
+from .batch_norm import affine, batch_norm, is_full_cpu, normalized, statistics
 
 __all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
@@ -52,7 +51,7 @@ class _NormReLUConv(torch.autograd.Function):
     def forward(ctx, z, gamma, beta, weight, norm, conv):
         ctx.conv_args = _conv_args(conv)
         with torch.autocast(z.device.type, enabled=False):
-            h, mean, invstd = _batch_norm(z, norm)
+            h, mean, invstd = batch_norm(z, norm)
             out = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
         ctx.save_for_backward(z, gamma, beta, weight, mean, invstd)
         return out
@@ -62,7 +61,7 @@ class _NormReLUConv(torch.autograd.Function):
         _refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
-            h = _normalized(z, mean, invstd, gamma, beta).relu_()
+            h = normalized(z, mean, invstd, gamma, beta).relu_()
             grads = _norm_relu_conv_backward(
                 d_out, h, z, gamma, weight, mean, invstd, ctx.conv_args, ctx.needs_input_grad[:4])
         return *grads, None, None
@@ -94,7 +93,7 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
         params, (norm, conv, norm2, *ctx.args) = args[:6], args[6:]
         ctx.conv_args = _conv_args(conv)
         with torch.autocast(z.device.type, enabled=False):
-            h, mean, invstd = _batch_norm(z, norm)
+            h, mean, invstd = batch_norm(z, norm)
             y = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
             out, *stats = _norm_se_add_relu(y, shortcut, norm2, params, ctx.args)
         ctx.save_for_backward(z, gamma, beta, weight, mean, invstd, out, *params, *stats)
@@ -105,7 +104,7 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
         _refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd, out, *saved = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
-            h = _normalized(z, mean, invstd, gamma, beta).relu_()
+            h = normalized(z, mean, invstd, gamma, beta).relu_()
             y = torch.convolution(h, weight.to(h.dtype), None, *ctx.conv_args)
             d_y, d_shortcut, *d_params = _norm_se_add_relu_backward(d_out, y, out, saved[:6], saved[6:], ctx.args)
             needs = ctx.needs_input_grad
@@ -117,18 +116,6 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
 def _conv_args(conv: nn.Conv2d) -> tuple:
     """Those of PyTorch's operator, behind the bias."""
     return conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
-
-
-def _batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
-    """The norm's output, and the mean and 1 / std that it was computed with."""
-    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    return torch.native_batch_norm(
-        z, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, cast(float, norm.momentum), norm.eps)
-
-
-def _normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -> Tensor:
-    """The norm's output again, by what it was computed with; x^ without gamma and beta."""
-    return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
 
 
 def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args, needs) -> tuple[Tensor | None, ...]:
@@ -145,10 +132,17 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
     """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
-    out, mean, invstd = _batch_norm(z, norm)
+    if is_full_cpu(z):
+        mean, invstd = statistics(z, norm)
+    else:
+        out, mean, invstd = batch_norm(z, norm)
     mean_x = (z.mean((2, 3), dtype=mean.dtype) - mean) * invstd
     gate, *steps = excite(mean_x, params, *args)
-    torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
+    if is_full_cpu(z):
+        scale = gate * (params[0] * invstd)
+        out = affine(z, scale, gate * params[1] - scale * mean).add_(shortcut)
+    else:
+        torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
     return out.relu_(), mean, invstd, mean_x, *steps
 
 
@@ -158,19 +152,19 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
     x, centre, invscale = z, mean, invstd
     if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
-        x, centre, invscale = _normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
+        x, centre, invscale = normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
     sum_g, sum_gx = _sums(g, x, centre, invscale, by_sample=z.device.type == 'cpu')
-    scale, d_mean_x, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
+    gate, d_squeeze, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
 
-    # BatchNorm's backward of scale * g + d_mean_x / pixels, the gradient of x^, whose means over the batch are known
+    # BatchNorm's backward of gamma * (gate * g + d_squeeze / pixels), the gradient of x^: its sum over the batch, and
+    # that of its product with x^, are gamma times the gradients of beta and gamma
+    gamma, (d_gamma, d_beta) = params[0].to(mean.dtype), d_params[:2]
     pixels = z[0, 0].numel()
-    count = len(z) * pixels
-    mean_d = (scale * sum_g + d_mean_x).sum(0) / count
-    mean_dx = (scale * sum_gx + d_mean_x * mean_x).sum(0) / count
-    slope = -mean_dx * invscale * invstd
-    offset = (d_mean_x / pixels - mean_d) * invstd - slope * centre
-    slope, offset, scale = ((t.to(z.dtype)[..., None, None]) for t in (slope, offset, scale * invstd))
-    return torch.addcmul(offset, x, slope).addcmul_(g, scale), g, *d_params
+    factor, count = gamma * invstd, len(z) * pixels
+    slope = d_gamma * factor * invscale / -count
+    offset = d_squeeze * (factor / pixels) - (d_beta * factor / count + slope * centre)
+    slope, offset, scale = slope.to(z.dtype).expand_as(offset), offset.to(z.dtype), (gate * factor).to(z.dtype)
+    return affine(x, slope, offset).addcmul_(g, scale[..., None, None]), g, *d_params
 
 
 def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -> tuple[Tensor, Tensor]:

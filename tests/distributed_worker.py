@@ -5,7 +5,6 @@ CPU kernel; a GroupNorm computes each image by itself, so that the halves and th
 processes compute in float64, where rounding is far below the tolerance.
 """
 from functools import partial
-from itertools import product
 
 import timm
 import torch
@@ -56,7 +55,7 @@ def main():
     start = {k: v.clone() for k, v in single.state_dict().items()}
     expected = train(single, images, labels)
 
-    for engine, route in product(('ddp', 'fsdp2'), ('replace', 'patch')):
+    for engine, route in (('ddp', 'replace'), ('fsdp2', 'patch')):
         model = make_model(route)
         parallel = wrap(model, engine)
         losses = train(parallel, images, labels, share=slice(dist.get_rank(), None, dist.get_world_size()))

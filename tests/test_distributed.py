@@ -15,5 +15,5 @@ def test_two_processes_equal_one():
     env = {**os.environ, 'PYTHONPATH': str(WORKER.parents[1])}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    for case in ('ddp, replace', 'ddp, patch', 'fsdp2, replace', 'fsdp2, patch'):
+    for case in ('ddp, replace', 'fsdp2, patch'):
         assert done.stdout.count(f'{case}: equal') == 2

@@ -116,7 +116,7 @@ def test_training_with_less_memory_without_it(name, plain, batch):
     model = copy.deepcopy(expected)
     timm_se50.set_memory_efficient(model)
     for m in (expected, model):
-        m(batch.double()).square().sum().backward()
+        m(batch[..., ::2, ::2].double()).square().sum().backward()
     for (key, p), q in zip(expected.named_parameters(), model.parameters()):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-9 * float(p.grad.abs().max()), msg=key)
 

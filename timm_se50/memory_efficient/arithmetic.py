@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..squeeze_excite import SEModule
+from .batch_norm import update_running_
 
 __all__ = ['excite', 'excite_backward', 'parameters', 'traced_norm_relu', 'traced_norm_se_add_relu']
 
@@ -84,9 +85,7 @@ def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor,
     mean, count = means.mean(0), z.numel() // z.shape[1]
     var = y.square().mean((2, 3)).mean(0) - mean.square()
     with torch.no_grad():
-        for running, now in ((norm.running_mean, pivot + mean), (norm.running_var, var * (count / (count - 1)))):
-            running.lerp_(now.to(running.dtype), norm.momentum)  # type: ignore[union-attr, arg-type]
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        update_running_(norm, pivot + mean, var, count)
     return pivot, means, mean, (var + norm.eps).rsqrt()
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ['affine', 'batch_norm', 'is_full_cpu', 'normalized', 'statistics']
+__all__ = ['affine', 'batch_norm', 'is_full_cpu', 'normalized', 'statistics', 'update_running_']
 
 # Up to this ratio of a channel's squared mean to its variance, the latter is a difference of sums, which costs 3 bits
 MAX_RATIO = 4
@@ -17,7 +17,7 @@ MAX_RATIO = 4
 def batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     """The norm's output, and the mean and 1 / std that it was computed with."""
     if is_full_cpu(z) and z.is_contiguous():
-        mean, invstd = statistics(z, norm)
+        _, mean, invstd = statistics(z, norm)
         return normalized(z, mean, invstd, norm.weight, norm.bias), mean, invstd
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
     return torch.native_batch_norm(
@@ -34,24 +34,30 @@ def is_full_cpu(z: Tensor) -> bool:
     return z.device.type == 'cpu' and z.dtype.itemsize >= 4
 
 
-def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / std of each channel; the norm's running statistics are updated."""
-    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-    momentum = cast(float, norm.momentum)
+def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean by channel and sample, (N, C); mean and 1 / std by channel. The norm's running statistics are updated."""
+    means = z.mean((2, 3))
     if z.is_contiguous():
-        mean, var = _moments(z)
-        count = z.numel() // len(mean)
-        for running, now in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
-            running.lerp_(now.to(running.dtype), momentum)  # type: ignore[union-attr]
+        mean, var = _moments(z, means)
+        update_running_(norm, mean, var, z.numel() // len(mean))
     else:
-        mean, var = torch.batch_norm_update_stats(z, norm.running_mean, norm.running_var, momentum)
-    return mean, (var + norm.eps).rsqrt()
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        mean, var = torch.batch_norm_update_stats(
+            z, norm.running_mean, norm.running_var, cast(float, norm.momentum))
+    return means, mean, (var + norm.eps).rsqrt()
 
 
-def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel of a contiguous map."""
+def update_running_(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+    """Have the norm's running statistics follow those of a batch with so many numbers in a channel."""
+    for running, now in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        running.lerp_(now.to(running.dtype), norm.momentum)  # type: ignore[union-attr, arg-type]
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+
+
+def _moments(z: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of a contiguous map, from its mean by channel and sample."""
     rows, pixels = torch.linalg.vector_norm(z, dim=(2, 3)).double(), z[0, 0].numel()
-    mean = z.mean((2, 3)).double().mean(0)
+    mean = means.double().mean(0)
     var = rows.square().mean(0) / pixels - mean.square()
     lost = mean.square() > MAX_RATIO * var
     if lost.any():

@@ -133,10 +133,11 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
     """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
     if is_full_cpu(z):
-        mean, invstd = statistics(z, norm)
+        means, mean, invstd = statistics(z, norm)
     else:
         out, mean, invstd = batch_norm(z, norm)
-    mean_x = (z.mean((2, 3), dtype=mean.dtype) - mean) * invstd
+        means = z.mean((2, 3), dtype=mean.dtype)
+    mean_x = (means - mean) * invstd
     gate, *steps = excite(mean_x, params, *args)
     if is_full_cpu(z):
         scale = gate * (params[0] * invstd)

@@ -24,7 +24,9 @@ TOLERANCE = 1e-9
 def make_plain(device=None):
     torch.manual_seed(0)
     norm = partial(GroupNorm, num_groups=8)
-    return timm.create_model('resnet26', num_classes=5, norm_layer=norm, zero_init_last=False, device=device).double()
+    return timm.create_model(
+        'resnet26', num_classes=5, channels=(16, 32, 64, 128), norm_layer=norm, zero_init_last=False,
+        device=device).double()
 
 
 def make_model(route, device=None):

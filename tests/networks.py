@@ -62,7 +62,7 @@ MORE_NETWORKS = {
         **DETECTOR, score_thresh=0.0, detections_per_img=5, topk_candidates=50),
     'fcn_resnet50': segmenter(segmentation.fcn_resnet50),
 }
-# The same classes as those above, and more of them
+# The same classes as those above, with other blocks or more of them; the deepest keeps all that it has
 DEEP_NETWORKS = {
     name: lambda name=name: getattr(models, name)(weights=None, num_classes=4) for name in (
         'resnet34', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d', 'resnext101_64x4d',
@@ -118,7 +118,7 @@ def cut_(model):
 def make(name):
     torch.manual_seed(0)
     model = (NETWORKS | MORE_NETWORKS | DEEP_NETWORKS | ECOSYSTEM_NETWORKS)[name]()
-    return settle_network_(model if name in DEEP_NETWORKS else cut_(model))
+    return settle_network_(model if name == 'resnet152' else cut_(model))
 
 
 def images(n=2):

@@ -19,12 +19,12 @@ from torchvision.models import resnet50 as torchvision_resnet50
 import timm_se50
 
 SMALL = dict(layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), num_classes=10)
-STEPS, BATCH, DECAY = 30, 16, 0.05
+STEPS, BATCH, SIZE, DECAY = 30, 8, 24, 0.05
 # A learning rate each, of its own scale
 MAIN = {'sgd': 0.05, 'adamw': 1e-3, 'lamb': 5e-3, 'lars': 0.5}
 OTHERS = {
     'adabelief': 1e-3, 'adadelta': 1.0, 'adafactor': 1e-3, 'adafactorbv': 1e-3, 'adagrad': 0.01, 'adahessian': 0.1,
-    'adam': 1e-3, 'adamax': 1e-3, 'adamp': 1e-3, 'adamuon': 1e-3, 'adan': 1e-3, 'adopt': 1e-3,
+    'adam': 1e-3, 'adamax': 1e-3, 'adamp': 1e-3, 'adamuon': 3e-3, 'adan': 1e-3, 'adopt': 1e-3,
     'laprop': 1e-3, 'larc': 0.5, 'lion': 3e-4, 'madgrad': 1e-3, 'mars': 1e-3, 'muon': 0.02, 'nadam': 1e-3,
     'novograd': 0.01, 'rmsprop': 1e-3, 'rmsproptf': 0.01, 'sgdp': 0.05}
 
@@ -33,7 +33,7 @@ OTHERS = {
 def images():
     digits = load_digits()
     x = torch.from_numpy(digits.images).float()[:, None] / 16
-    x = F.interpolate((x - x.mean()) / x.std(), size=32, mode='bilinear').expand(-1, 3, -1, -1).contiguous()
+    x = F.interpolate((x - x.mean()) / x.std(), size=SIZE, mode='bilinear').expand(-1, 3, -1, -1).contiguous()
     return x, torch.from_numpy(digits.target)
 
 

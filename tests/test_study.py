@@ -1,18 +1,15 @@
 """benchmarks/study.py end to end, a few steps an arm, on digits written as the files of Fashion-MNIST."""
 import gzip
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import study
 from sklearn.datasets import load_digits
 from studies.arms import ARMS
 from studies.earned import difference, write_report
 from studies.record import Key, Record
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -28,23 +25,25 @@ def images(tmp_path_factory):
     return folder
 
 
-def _run(images, folder, *args):
-    command = [
-        sys.executable, ROOT / 'benchmarks' / 'study.py', '--data', images, '-o', folder / 'results', '--work',
-        folder / 'work', '--layers', '1', '1', '1', '1', '--source-steps', '2', '--steps', '2', '--seeds', '2',
-        '--batch-size', '4', '--tasks', 'fashion', '--optimizers', 'sgd', *args]
-    return subprocess.run(list(map(str, command)), env={'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-                          capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the study as the command does."""
+    def run(data, *args):
+        monkeypatch.setattr(sys, 'argv', list(map(str, [
+            'study.py', '--data', data, '-o', tmp_path / 'results', '--work', tmp_path / 'work', '--layers', 1, 1, 1, 1,
+            '--source-steps', 2, '--steps', 2, '--seeds', 2, '--batch-size', 4, '--tasks', 'fashion', '--optimizers',
+            'sgd', *args])))
+        study.main()
+    return run
 
 
 @pytest.mark.thorough
-def test_study_end_to_end_cut_and_resumed(images, tmp_path):
+def test_study_end_to_end_cut_and_resumed(images, run, tmp_path):
     main = ('--arms', 'plain', 'plain_longer', 'se', 'se_fast')
-    done = _run(images, tmp_path, *main)
-    assert done.returncode == 0, done.stderr
+    run(images, *main)
     path = tmp_path / 'results' / 'study' / 'fashion.json'
-    study = json.loads(path.read_text())
-    runs = {Key(*(r[k] for k in Key._fields)): r for r in study['runs']}
+    kept = json.loads(path.read_text())
+    runs = {Key(*(r[k] for k in Key._fields)): r for r in kept['runs']}
     arms = [a for a in ARMS if ARMS[a].main]
     grid = (0.006, 0.02, 0.06, 0.2)
     for arm in arms:
@@ -65,16 +64,15 @@ def test_study_end_to_end_cut_and_resumed(images, tmp_path):
     assert 'Not run: random gates (timm), BatchNorm carried; SE in stages 1 to 3; ' in report
     assert (tmp_path / 'results' / 'study.png').read_bytes().startswith(b'\x89PNG')
 
-    last = study['runs'].pop()
-    path.write_text(json.dumps(study))
-    assert _run(images, tmp_path, *main).returncode == 0
+    last = kept['runs'].pop()
+    path.write_text(json.dumps(kept))
+    run(images, *main)
     again = json.loads(path.read_text())['runs']
     assert len(again) == len(runs)
     assert {k: v for k, v in again[-1].items() if k != 'seconds'} == {k: v for k, v in last.items() if k != 'seconds'}
 
-    other = _run(images, tmp_path, '--steps', '3')
-    assert other.returncode == 1
-    assert 'is of other settings' in other.stderr
+    with pytest.raises(SystemExit, match='is of other settings'):
+        run(images, '--steps', '3')
     assert len(json.loads(path.read_text())['runs']) == len(runs)
 
 
@@ -115,7 +113,6 @@ def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
 
 
 @pytest.mark.thorough
-def test_missing_images_are_named(tmp_path):
-    done = _run(tmp_path / 'none', tmp_path)
-    assert done.returncode == 1
-    assert 'apt-get install dataset-fashion-mnist' in done.stderr
+def test_missing_images_are_named(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match='apt-get install dataset-fashion-mnist'):
+        run(tmp_path / 'none')

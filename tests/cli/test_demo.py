@@ -30,6 +30,7 @@ def test_training_learns_and_its_curve_is_the_accuracy():
     assert curve[0][1] < 0.3
     assert curve[-1] == (63, accuracy(predict(model, digits['x_test']), digits['y_test']))
     assert curve[-1][1] > 0.5
+    assert train(model, digits, 0, 0.05, 0, 'test') == [(0, curve[-1][1])]
 
 
 def test_the_report_says_so_when_logits_differ():

@@ -18,11 +18,13 @@ IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 KEEP = torch.tensor([0.0, 2.0], dtype=torch.double)  # what drop path may make of two samples
 
 
-def make(memory_efficient=True, train=True, **kwargs):
+def make(memory_efficient=True, **kwargs):
+    """Of three blocks: the first has a downsample path, the second none, and the third one with a stride."""
     torch.manual_seed(1)
-    model = timm.create_model('se_resnet50_patch', layers=(1, 1, 1, 1), num_classes=10,
+    model = timm.create_model('se_resnet50_patch', layers=(2, 1, 1, 1), num_classes=0,
                               memory_efficient=memory_efficient, **kwargs)
-    return shake_(model).train(train)
+    model.layer3 = model.layer4 = torch.nn.Sequential()  # a compiler would be longer about them
+    return shake_(model).train()
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch
     monkeypatch.setattr(timm.layers.DropPath, 'forward', lambda self, x: x * KEEP.view(2, *[1] * (x.ndim - 1)))
     plain, efficient = (make(m, **kwargs).double() for m in (False, True))
     results = [step(plain, plain), step(efficient, compile_(efficient))]
-    assert len(traced) == 4
+    assert len(traced) == 3
     assert results[0].keys() == results[1].keys()
     for key, expected in results[0].items():
         torch.testing.assert_close(results[1][key], expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
@@ -82,7 +84,7 @@ def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch
 
 def step(model, run):
     """Output, gradients and buffers after a step."""
-    output = run(IMAGES.to(model.fc.weight.dtype))
+    output = run(IMAGES.to(model.conv1.weight.dtype))
     output.sin().sum().backward()
     return {'output': output.detach()} | {k: p.grad for k, p in model.named_parameters()} | {
         k: b.double() for k, b in model.named_buffers()}
@@ -142,22 +144,23 @@ def test_it_goes_with_eval_mode_and_back(forbidden, compile_):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(('arch', 'dtype', 'most'), [(80, 'float32', 1.01), (90, 'bfloat16', 1.10)])
-def test_for_a_gpu_that_is_not_here(arch, dtype, most):
+def test_for_gpus_that_are_not_here():
     """Inductor and Triton compile the end of a block, which moves hardly more bytes than the one without SE."""
     pytest.importorskip('triton')
-    done = subprocess.run([sys.executable, Path(__file__).with_name('gpu_compiler.py'), str(arch), dtype],
-                          capture_output=True, text=True, check=False)
+    cases = {(80, 'float32'): 1.01, (90, 'bfloat16'): 1.10}
+    worker, args = Path(__file__).with_name('gpu_compiler.py'), [str(arg) for case in cases for arg in case]
+    done = subprocess.run([sys.executable, worker, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    for kind in found.values():
-        assert len(kind['kernels']) > 5
-        assert all(size > 0 for _, size in kind['kernels'])
-    ours, se, plain = (found[kind]['bytes'] for kind in ('ours', 'se', 'plain'))
-    maps = 8 * 256 * 40 * 40 * (4 if dtype == 'float32' else 2)
-    assert plain > 9 * maps  # statistics, output and backward; so it did count
-    assert ours < most * plain
-    assert 1.4 * plain < se < 1.5 * plain
+    for ((_, dtype), most), line in zip(cases.items(), done.stdout.splitlines(), strict=True):
+        found = json.loads(line)
+        for kind in found.values():
+            assert len(kind['kernels']) > 5
+            assert all(size > 0 for _, size in kind['kernels'])
+        ours, se, plain = (found[kind]['bytes'] for kind in ('ours', 'se', 'plain'))
+        maps = 8 * 256 * 40 * 40 * (4 if dtype == 'float32' else 2)
+        assert plain > 9 * maps  # statistics, output and backward; so it did count
+        assert ours < most * plain
+        assert 1.4 * plain < se < 1.5 * plain
 
 
 def test_export(forbidden):

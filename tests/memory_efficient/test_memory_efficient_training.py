@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 
 import timm_se50  # noqa: F401
 
-STEPS, BATCH = 200, 16
+STEPS, BATCH = 100, 16
 
 
 def final_loss(seed, **kwargs):
@@ -34,8 +34,8 @@ def final_loss(seed, **kwargs):
 
 
 @pytest.mark.thorough
-def test_200_steps_on_digits_end_within_the_spread_of_seeds():
-    plain = [final_loss(seed) for seed in range(3)]
+def test_100_steps_on_digits_end_within_the_spread_of_seeds():
+    plain = [final_loss(seed) for seed in range(4)]
     efficient = final_loss(0, memory_efficient=True)
     spread = max(plain) - min(plain)
     assert max(plain) < 1  # it learns

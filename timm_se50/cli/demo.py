@@ -33,7 +33,7 @@ def run_demo(
         weights: What the plain ResNet-50 starts from: a file, or a pretrained tag of timm's resnet50 such as
             'a1_in1k', which is downloaded; by default random weights.
         config: Where SE goes and how wide.
-        epochs: Epochs of the plain ResNet-50's training and of each fine-tuning.
+        epochs: Epochs of the plain ResNet-50's training and of each fine-tuning; the latter may be 0.
         seed: Of the random init and of the data's order.
 
     Returns:
@@ -118,7 +118,7 @@ def _source(weights: str | None) -> dict[str, Any]:
 @click.option('-o', '--output', default='timm-se50-demo', show_default=True, help='Folder for what it writes.')
 @click.option('--route', type=click.Choice(['replace', 'patch']), default='replace', show_default=True)
 @click.option('--weights', metavar='FILE|TAG', help="Start from a file, or a tag of timm's resnet50.")
-@click.option('--epochs', nargs=2, type=click.IntRange(1), default=(4, 1), show_default=True,
+@click.option('--epochs', type=(click.IntRange(1), click.IntRange(0)), default=(4, 1), show_default=True,
               help='Of the training of the plain ResNet-50 and of each fine-tuning.')
 @click.option('--seed', default=0, show_default=True)
 @click.option('--json', 'as_json', is_flag=True, help='Print the figures as JSON.')

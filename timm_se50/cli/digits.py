@@ -39,12 +39,14 @@ def train(
 ) -> list[tuple[int, float]]:
     """Train with SGD and a cosine schedule; returns (step, held-out accuracy), from step 0 on, 2 to 4 times more."""
     order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
     batches = [batch for _ in range(epochs)
                for batch in torch.randperm(len(digits['y_train']), generator=order).split(BATCH_SIZE)
                if len(batch) == BATCH_SIZE]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.2)
     curve = [(0, accuracy(predict(model, digits['x_test']), digits['y_test']))]
+    if not batches:
+        return curve
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(batches), pct_start=0.2)
     parts = min(4, 2 * epochs)
     with tqdm(batches, desc=label, unit='step', ncols=100) as bar:
         for step, batch in enumerate(bar, 1):

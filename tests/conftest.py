@@ -30,7 +30,7 @@ _tests = itertools.count(1)
 
 def pytest_collection_modifyitems(config, items):
     """Tests with one of these marks are run if `-m` names it, and else left out."""
-    left_out = {mark for mark in ('thorough', 'fuzz') if mark not in config.option.markexpr}
+    left_out = {mark for mark in ('thorough', 'weekly', 'fuzz') if mark not in config.option.markexpr}
     config.hook.pytest_deselected(items=[i for i in items if left_out & {m.name for m in i.iter_markers()}])
     items[:] = [i for i in items if not left_out & {m.name for m in i.iter_markers()}]
 

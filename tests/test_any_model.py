@@ -28,9 +28,11 @@ class Case:
 
 
 CASES = [
-    *NETWORKS, *(pytest.param(name, marks=pytest.mark.thorough) for name in MORE_NETWORKS),
+    *NETWORKS,
+    *(pytest.param(name, marks=pytest.mark.thorough) for name in MORE_NETWORKS if name.endswith('_v2')),
+    *(pytest.param(name, marks=pytest.mark.weekly) for name in MORE_NETWORKS if not name.endswith('_v2')),
     *(pytest.param(name, marks=pytest.mark.ecosystem) for name in ECOSYSTEM_NETWORKS)]
-DEEP_CASES = [pytest.param(name, marks=pytest.mark.thorough) for name in DEEP_NETWORKS]
+DEEP_CASES = [pytest.param(name, marks=pytest.mark.weekly) for name in DEEP_NETWORKS]
 
 
 @pytest.fixture(scope='module', params=CASES)

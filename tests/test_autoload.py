@@ -13,7 +13,7 @@ from helpers import in_forks, pip
 from timm_se50.cli.doctor import diagnose
 
 ROOT = Path(__file__).parents[1]
-thorough = pytest.mark.thorough
+thorough, weekly = pytest.mark.thorough, pytest.mark.weekly
 MODELS = ['se_resnet50_patch', 'se_resnet50_replace']
 KNOWN = f"""
 import timm
@@ -51,8 +51,8 @@ for name in ('timm.models', 'torch', 'timm_se50', 'timm'):
 {KNOWN}"""
 
 
-@pytest.mark.parametrize('first', ['timm', *(pytest.param(name, marks=thorough) for name in (
-    'timm_se50', 'timm_se50_autoload'))])
+@pytest.mark.parametrize('first', [
+    'timm', pytest.param('timm_se50', marks=thorough), pytest.param('timm_se50_autoload', marks=weekly)])
 def test_known_whatever_is_imported_first(python, first):
     # -W error: a second registration, which timm warns of, would be one
     assert python('-W', 'error', '-c', f'import {first}\n{KNOWN}\n{AGAIN}') == ''
@@ -154,7 +154,7 @@ def broken(tmp_path):
     return tmp_path / 'broken'
 
 
-@pytest.mark.parametrize('options', [[], pytest.param(['-W', 'error'], marks=thorough)])
+@pytest.mark.parametrize('options', [[], pytest.param(['-W', 'error'], marks=weekly)])
 def test_old_timm_is_warned_of_once(python, broken, options):
     code = 'import torch, timm, timm.models, importlib; importlib.reload(timm.models); import torch'
     stderr = python(*options, '-c', code, path=[broken])
@@ -189,11 +189,10 @@ assert not timm.list_pretrained('se_resnet50*')""" for case, code in cases.items
     assert all(f'ImportError: cannot import name {name!r}' in stderr for name in LACKING.values())
 
 
-@thorough
 @pytest.mark.parametrize(('env', 'status', 'finding'), [
-    ({}, 0, 'yes'),
-    ({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0'),
-    ({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off'),
+    pytest.param({}, 0, 'yes', marks=thorough),
+    pytest.param({'TIMM_SE50_AUTOLOAD': '0'}, 1, 'no: the environment has TIMM_SE50_AUTOLOAD=0', marks=thorough),
+    pytest.param({'TORCH_DEVICE_BACKEND_AUTOLOAD': '0'}, 1, 'no: the environment switches it off', marks=weekly),
 ])
 def test_doctor(site, tmp_path, env, status, finding):
     command = [sys.executable, '-m', 'timm_se50.cli', 'doctor']

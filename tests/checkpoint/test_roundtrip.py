@@ -17,7 +17,7 @@ from helpers import NARROW, settle_, shake_
 from timm_se50 import SEConfig, SEModule
 
 BOTH_IF_THOROUGH = pytest.mark.parametrize(
-    'route', ['patch', pytest.param('replace', marks=pytest.mark.thorough)], indirect=True)
+    'route', ['patch', pytest.param('replace', marks=pytest.mark.weekly)], indirect=True)
 # Other kernels, or the same in another order, round differently; the logits here are about 1 to 10 in size.
 CLOSE = dict(rtol=1e-4, atol=1e-4)
 JIT_IS_DEPRECATED = pytest.mark.filterwarnings('ignore:`torch.jit')

@@ -14,7 +14,7 @@ from timm_se50.cli.main import main
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize('command', ['gates', pytest.param('info', marks=pytest.mark.thorough)])
+@pytest.mark.parametrize('command', ['gates', pytest.param('info', marks=pytest.mark.weekly)])
 def test_hub_id(command, server, pushed, local, tmp_path):
     arguments = ['--size', '32', '--json']
     if command == 'gates':

@@ -67,7 +67,7 @@ def compile_():
 
 @pytest.mark.parametrize('kwargs', [
     {'drop_path_rate': 0.5},
-    *(pytest.param(kwargs, marks=pytest.mark.thorough) for kwargs in ({}, {'aa_layer': timm.layers.BlurPool2d})),
+    *(pytest.param(kwargs, marks=pytest.mark.weekly) for kwargs in ({}, {'aa_layer': timm.layers.BlurPool2d})),
 ], ids=str)
 def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch):
     traced = []
@@ -104,8 +104,10 @@ def test_a_compiled_model_saves_less_than_a_compiled_resnet50():
     assert efficient < 0.9 * plain, counts
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize('autocast', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('autocast', [
+    pytest.param(torch.bfloat16, marks=pytest.mark.thorough),
+    pytest.param(torch.float16, marks=pytest.mark.weekly),
+], ids=str)
 def test_autocast(autocast, compile_):
     """At most twice as far from float32 as the plain path."""
     model = make(False)

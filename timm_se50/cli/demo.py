@@ -22,7 +22,7 @@ def run_demo(
         route: str = 'replace',
         weights: str | None = None,
         config: SEConfig = SEConfig(),
-        epochs: tuple[int, int] = (4, 1),
+        epochs: tuple[int, int] = (3, 1),
         seed: int = 0,
 ) -> dict[str, Any]:
     """Train a plain ResNet-50 on scikit-learn's digits, put SE in, compare at step 0, fine-tune, save, load.
@@ -118,7 +118,7 @@ def _source(weights: str | None) -> dict[str, Any]:
 @click.option('-o', '--output', default='timm-se50-demo', show_default=True, help='Folder for what it writes.')
 @click.option('--route', type=click.Choice(['replace', 'patch']), default='replace', show_default=True)
 @click.option('--weights', metavar='FILE|TAG', help="Start from a file, or a tag of timm's resnet50.")
-@click.option('--epochs', type=(click.IntRange(1), click.IntRange(0)), default=(4, 1), show_default=True,
+@click.option('--epochs', type=(click.IntRange(1), click.IntRange(0)), default=(3, 1), show_default=True,
               help='Of the training of the plain ResNet-50 and of each fine-tuning.')
 @click.option('--seed', default=0, show_default=True)
 @click.option('--json', 'as_json', is_flag=True, help='Print the figures as JSON.')

@@ -112,7 +112,6 @@ def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
     assert f'in {ahead} of 1 comparisons on fresh seeds** (digits, sgd, SE as it comes' in report
 
 
-@pytest.mark.thorough
 def test_missing_images_are_named(run, tmp_path):
     with pytest.raises(FileNotFoundError, match='apt-get install dataset-fashion-mnist'):
         run(tmp_path / 'none')

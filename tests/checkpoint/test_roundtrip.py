@@ -16,7 +16,7 @@ from helpers import NARROW, settle_, shake_
 
 from timm_se50 import SEConfig, SEModule
 
-BOTH_IF_THOROUGH = pytest.mark.parametrize(
+BOTH_IF_WEEKLY = pytest.mark.parametrize(
     'route', ['patch', pytest.param('replace', marks=pytest.mark.weekly)], indirect=True)
 # Other kernels, or the same in another order, round differently; the logits here are about 1 to 10 in size.
 CLOSE = dict(rtol=1e-4, atol=1e-4)
@@ -68,7 +68,7 @@ def test_torch_save_of_the_model_and_of_one_stage(model, images):
         assert_se_is_live(twin, x)
 
 
-@BOTH_IF_THOROUGH
+@BOTH_IF_WEEKLY
 def test_saved_model_opens_in_another_process(model, images, tmp_path):
     torch.save(model, tmp_path / 'model.pt')
     torch.save(images, tmp_path / 'images.pt')
@@ -78,7 +78,7 @@ def test_saved_model_opens_in_another_process(model, images, tmp_path):
     assert torch.equal(torch.load(tmp_path / 'logits.pt'), model(images))
 
 
-@BOTH_IF_THOROUGH
+@BOTH_IF_WEEKLY
 @JIT_IS_DEPRECATED
 def test_torchscript(model, images):
     """Script, also of a second and third model at other settings in this process, and trace."""
@@ -103,7 +103,7 @@ def test_compile_without_graph_breaks(model, images):
         torch.testing.assert_close(compiled(images), model(images), **CLOSE)
 
 
-@BOTH_IF_THOROUGH
+@BOTH_IF_WEEKLY
 def test_export_with_a_dynamic_batch(model, images):
     program = torch.export.export(
         model, (images,), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=64)},), strict=True)
@@ -111,7 +111,7 @@ def test_export_with_a_dynamic_batch(model, images):
     torch.testing.assert_close(program.module()(x), model(x), **CLOSE)
 
 
-@BOTH_IF_THOROUGH
+@BOTH_IF_WEEKLY
 @pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::FutureWarning', 'ignore::UserWarning')
 def test_onnx_with_a_dynamic_batch(model, images, tmp_path):
     path = tmp_path / 'model.onnx'

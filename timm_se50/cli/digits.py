@@ -37,7 +37,7 @@ def train(
         seed: int,
         label: str,
 ) -> list[tuple[int, float]]:
-    """Train with SGD and a cosine schedule; returns (step, held-out accuracy), from step 0 on, 2 to 4 times more."""
+    """Train with SGD and a cosine schedule; returns (step, held-out accuracy), at step 0 and up to 4 times more."""
     order = torch.Generator().manual_seed(seed)
     batches = [batch for _ in range(epochs)
                for batch in torch.randperm(len(digits['y_train']), generator=order).split(BATCH_SIZE)

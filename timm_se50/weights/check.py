@@ -23,7 +23,7 @@ def check_weights(
         first_convs: Name of the first convolution, or of several.
         file: What the weights were before they were mapped, for the message.
     """
-    stems = {f'{name}.weight' for name in ([first_convs] if isinstance(first_convs, str) else first_convs)}
+    stems = {f'{name}.weight' for name in (first_convs if isinstance(first_convs, (list, tuple)) else [first_convs])}
     problems = []  # with their order in a report: what says most about the file first
     for key, value in target.items():
         if key.startswith('fc.'):

@@ -47,8 +47,7 @@ def map_resnet_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
         _rename(mapped, prefix, own, map_block_weights(own, block))
     for key in [k for k in mapped if k not in target and k.endswith('num_batches_tracked')]:
         del mapped[key]  # a frozen BatchNorm counts no batches
-    first_convs = getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1'
-    check_weights(mapped, target, first_convs, given)
+    check_weights(mapped, target, getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1', given)
     return mapped
 
 

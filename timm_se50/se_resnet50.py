@@ -11,7 +11,7 @@ from timm.models import (
     register_model,
     resolve_pretrained_cfg,
 )
-from timm.models.resnet import Bottleneck, ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .bottleneck import SEBlock
@@ -26,12 +26,14 @@ class SEResNet(ResNet):
     """timm's ResNet with Squeeze-and-Excitation.
 
     Args:
+        block: 'basic', 'bottleneck', or timm's class.
         convert: Makes a block an SE block: `replace_block` or `patch_block` of surgery.py.
         **kwargs: Arguments of timm's ResNet; the others are those of `se_resnet50_replace`.
     """
 
     def __init__(
             self,
+            block: Any,
             *args,
             convert: Callable[[nn.Module], SEBlock],
             se_reduction: int | tuple[int, ...] = 16,
@@ -43,7 +45,7 @@ class SEResNet(ResNet):
         config = SEConfig(se_reduction, se_stages, se_position)
         if memory_efficient not in (True, False):
             raise ValueError(f'memory_efficient={memory_efficient!r}: expected True or False.')
-        super().__init__(*args, **kwargs)
+        super().__init__({'basic': BasicBlock, 'bottleneck': Bottleneck}.get(block, block), *args, **kwargs)
         insert_se_(self, config, convert)
         if memory_efficient:
             from .memory_efficient import set_memory_efficient
@@ -65,13 +67,13 @@ default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _
 
 
 def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
-    model_args = dict(dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert), **kwargs)
     build = partial(
-        build_model_with_cfg, SEResNet, variant, pretrained_filter_fn=map_resnet_weights, **model_args)
+        build_model_with_cfg, SEResNet, variant, pretrained_filter_fn=map_resnet_weights,
+        **{'block': 'bottleneck', 'layers': (3, 4, 6, 3), 'convert': convert, **kwargs})
     given = kwargs.get('pretrained_cfg')
     if pretrained and isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
-        from .checkpoint.rebuild import check_described
-        check_described(given, kwargs.get('pretrained_model_args') or {})
+        from .checkpoint.outline import check_described
+        check_described(given, kwargs.get('pretrained_model_args') or {}, variant, kwargs.get('cache_dir'))
     try:
         return spare_fc2_(build(pretrained=pretrained))
     except Exception:

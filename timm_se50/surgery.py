@@ -99,10 +99,10 @@ def insert_se_(model: ModelT, config: SEConfig, convert: Callable[[nn.Module], S
                 raise ValueError(
                     f'se_stages={config.stages}: the {type(resnet).__name__}{path and f" at {path}"} has no blocks in '
                     f'layer{stage}; name the stages that every ResNet in the model has.')
-            for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
-                block = cast(nn.Module, block)
+            # not named_children(), which passes over a block that stands twice
+            for name, block in cast(dict[str, Bottleneck], layer._modules).items():
                 _check_block(f'{prefix}layer{stage}.{name}', block)
-                found.append((block, _make_se(cast(Bottleneck, block), reduction, config.position, next(numbers))))
+                found.append((block, _make_se(block, reduction, config.position, next(numbers))))
     if len({id(block) for block, _ in found}) < len(found):
         raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
 

@@ -13,10 +13,6 @@ ROUTES = {  # name -> (method, path)
     'whoami': ('GET', r'/api/whoami-v2'),
     'yaml': ('POST', r'/api/validate-yaml'),
     'info': ('GET', rf'/api/models/{ID}(/revision/(?P<rev>[^/]+))?'),
-    'refs': ('GET', rf'/api/models/{ID}/refs'),
-    'tree': ('GET', rf'/api/models/{ID}/tree/(?P<rev>[^/]+)'),
-    'paths': ('POST', rf'/api/models/{ID}/paths-info/(?P<rev>[^/]+)'),
-    'branch': ('POST', rf'/api/models/{ID}/branch/(?P<name>[^/]+)'),
     'preupload': ('POST', rf'/api/models/{ID}/preupload/(?P<rev>[^/]+)'),
     'commit': ('POST', rf'/api/models/{ID}/commit/(?P<rev>[^/]+)'),
     'batch': ('POST', rf'/{ID}\.git/info/lfs/objects/batch'),
@@ -56,33 +52,11 @@ class HubApi:
         return 200, {'id': id, 'modelId': id, 'sha': sha, 'private': repo.private,
                      'gated': 'manual' if repo.gated else False, 'siblings': siblings, 'tags': []}
 
-    def on_refs(self, body, id):
-        repo = self.owner.hub.repo(id, self.token)
-        refs = [
-            {'name': r, 'ref': r if '/' in r else f'refs/heads/{r}', 'targetCommit': sha}
-            for r, sha in repo.refs.items()]
-        return 200, {'branches': [r for r in refs if '/pr/' not in r['ref']], 'converts': [], 'tags': [],
-                     'pullRequests': [r for r in refs if '/pr/' in r['ref']]}
-
-    def on_tree(self, body, id, rev):
-        repo = self.owner.hub.repo(id, self.token)
-        return 200, [f.info(p) for p, f in repo.commits[repo.resolve(rev)].items()]
-
-    def on_paths(self, body, id, rev):
-        repo = self.owner.hub.repo(id, self.token)
-        files, wanted = repo.commits[repo.resolve(rev)], json.loads(body)['paths']
-        return 200, [files[p].info(p) for p in wanted if p in files]
-
-    def on_branch(self, body, id, name):
-        repo = self.owner.hub.writable(id, self.token)
-        repo.refs[name] = repo.resolve(json.loads(body or b'{}').get('startingPoint', 'main'))
-        return 200, {}
-
     def on_preupload(self, body, id, rev):
         repo = self.owner.hub.writable(id, self.token, 'create_pr' in self.query)
         files = repo.commits[repo.resolve(rev)]
         return 200, {'files': [{
-            'path': f['path'], 'shouldIgnore': f['path'] in self.owner.hub.ignored,
+            'path': f['path'], 'shouldIgnore': False,
             'uploadMode': 'lfs' if f['path'].endswith(('.safetensors', '.bin')) else 'regular',
             'oid': files[f['path']].etag if f['path'] in files else None,
         } for f in json.loads(body)['files']]}

@@ -81,7 +81,6 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     lfs: dict[str, bytes] = field(default_factory=dict)
     url: str = ''
-    ignored: set[str] = field(default_factory=set)  # by a .gitignore
 
     def user(self, token: str | None) -> tuple[str | None, str | None]:
         if token is None:

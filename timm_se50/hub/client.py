@@ -1,11 +1,10 @@
 """Calls of huggingface_hub: what its errors lack, a second try where it makes one, and its progress bars."""
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 __all__ = ['asked', 'explained', 'progress_bars']
@@ -25,8 +24,7 @@ def asked(call, *args, **kwargs):
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Have errors of the client's calls name `what`, a repo or one of its files, and be OSErrors; or ValueErrors, where
-    it says what is wrong with an argument or a card."""
+    """Have errors of the client's calls name `what`, a repo or one of its files, and be OSErrors or ValueErrors."""
     try:
         yield
     except Exception as e:
@@ -36,8 +34,8 @@ def explained(what: str) -> Iterator[None]:
             raise
         if isinstance(e, OSError) and isinstance(e.errno, int):  # of this machine
             raise OSError(e.errno, e.strerror, e.filename or what) from e
-        if isinstance(e, ValueError) and not isinstance(e, (OSError, json.JSONDecodeError, UnicodeDecodeError)):
-            raise
+        if type(e) in (ValueError, HFValidationError) and isinstance(e.__cause__, (BadRequestError, type(None))):
+            raise  # of an argument, or of the card
         # what a connection that breaks, or an answer that is no Hub's, makes of the client has no bound
         cause = e.__cause__ or e
         raise ConnectionError(

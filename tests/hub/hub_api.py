@@ -36,8 +36,6 @@ class HubApi:
 
     def on_whoami(self, body):
         user, role = self.owner.hub.user(self.token)
-        if user is None:
-            raise HubError(401, 'Invalid username or password.')
         return 200, {'name': user, 'type': 'user', 'auth': {'accessToken': {'role': role}}}
 
     def on_yaml(self, body):
@@ -53,7 +51,7 @@ class HubApi:
                      'gated': 'manual' if repo.gated else False, 'siblings': siblings, 'tags': []}
 
     def on_preupload(self, body, id, rev):
-        repo = self.owner.hub.writable(id, self.token, 'create_pr' in self.query)
+        repo = self.owner.hub.writable(id, self.token)
         files = repo.commits[repo.resolve(rev)]
         return 200, {'files': [{
             'path': f['path'], 'shouldIgnore': False,
@@ -62,7 +60,7 @@ class HubApi:
         } for f in json.loads(body)['files']]}
 
     def on_batch(self, body, id):
-        self.owner.hub.writable(id, self.token, pull_request=True)
+        self.owner.hub.writable(id, self.token)
         return 200, {'transfer': 'basic', 'objects': [o if o['oid'] in self.owner.hub.lfs else o | {'actions': {
             'upload': {'href': f'{self.owner.cdn}/lfs/{id}/{o["oid"]}', 'header': {}},
             'verify': {'href': f'{self.owner.url}/lfs-verify', 'header': {}},
@@ -82,7 +80,7 @@ class HubApi:
 
     def on_commit(self, body, id, rev):
         pull_request = 'create_pr' in self.query
-        repo = self.owner.hub.writable(id, self.token, pull_request)
+        repo = self.owner.hub.writable(id, self.token)
         head, *operations = (json.loads(line) for line in body.splitlines())
         parent = repo.resolve(rev)
         if head['value'].get('parentCommit', parent) != parent and not pull_request:

@@ -16,7 +16,6 @@ ROUTES = {  # name -> (method, path)
     'preupload': ('POST', rf'/api/models/{ID}/preupload/(?P<rev>[^/]+)'),
     'commit': ('POST', rf'/api/models/{ID}/commit/(?P<rev>[^/]+)'),
     'batch': ('POST', rf'/{ID}\.git/info/lfs/objects/batch'),
-    'verify': ('POST', r'/lfs-verify'),
     'put': ('PUT', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
     'get_lfs': ('GET', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
     'head': ('HEAD', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)'),
@@ -63,7 +62,6 @@ class HubApi:
         self.owner.hub.writable(id, self.token)
         return 200, {'transfer': 'basic', 'objects': [o if o['oid'] in self.owner.hub.lfs else o | {'actions': {
             'upload': {'href': f'{self.owner.cdn}/lfs/{id}/{o["oid"]}', 'header': {}},
-            'verify': {'href': f'{self.owner.url}/lfs-verify', 'header': {}},
         }} for o in json.loads(body)['objects']]}
 
     def on_put(self, body, id, sha):
@@ -71,12 +69,6 @@ class HubApi:
             raise HubError(400, 'BadDigest: the sha256 you specified did not match what was received')
         self.owner.hub.lfs[sha] = body
         return 200, b'', {'ETag': f'"{sha}"'}
-
-    def on_verify(self, body):
-        found = self.owner.hub.lfs.get(json.loads(body)['oid'])
-        if found is None or len(found) != json.loads(body)['size']:
-            raise HubError(422, 'object not found or of another size')
-        return 200, {}
 
     def on_commit(self, body, id, rev):
         pull_request = 'create_pr' in self.query

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from timm.layers import BlurPool2d
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
@@ -22,11 +23,15 @@ from .weights import map_resnet_weights, naming
 __all__ = ['SEResNet']
 
 
+# What timm's ResNet takes as a class, by the name that a config.json has
+_NAMED: dict[Any, Any] = {'basic': BasicBlock, 'bottleneck': Bottleneck, 'avg': nn.AvgPool2d, 'blur': BlurPool2d}
+
+
 class SEResNet(ResNet):
     """timm's ResNet with Squeeze-and-Excitation.
 
     Args:
-        block: 'basic', 'bottleneck', or timm's class.
+        block: 'basic', 'bottleneck', or timm's class; as `aa_layer`, 'avg' or 'blur'.
         convert: Makes a block an SE block: `replace_block` or `patch_block` of surgery.py.
         **kwargs: Arguments of timm's ResNet; the others are those of `se_resnet50_replace`.
     """
@@ -34,8 +39,9 @@ class SEResNet(ResNet):
     def __init__(
             self,
             block: Any,
-            *args,
+            *,
             convert: Callable[[nn.Module], SEBlock],
+            aa_layer: Any = None,
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
@@ -45,7 +51,7 @@ class SEResNet(ResNet):
         config = SEConfig(se_reduction, se_stages, se_position)
         if memory_efficient not in (True, False):
             raise ValueError(f'memory_efficient={memory_efficient!r}: expected True or False.')
-        super().__init__({'basic': BasicBlock, 'bottleneck': Bottleneck}.get(block, block), *args, **kwargs)
+        super().__init__(_NAMED.get(block, block), aa_layer=_NAMED.get(aa_layer, aa_layer), **kwargs)
         insert_se_(self, config, convert)
         if memory_efficient:
             from .memory_efficient import set_memory_efficient

@@ -118,7 +118,7 @@ def checkpoint_config(
 
 def _data_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
     """It in plain numbers and names, after a check."""
-    plain = {}
+    plain: dict[str, Any] = {}
     for key, value in data_config.items():
         if key not in _PREPROCESSING:
             raise ValueError(f'data_config: {key!r} is unknown; expected some of {", ".join(_PREPROCESSING)}.')

@@ -57,8 +57,8 @@ def convert_checkpoint(
     Args:
         path: See `read_weights`: the weights of a plain ResNet, or of one with SE already and settings `config`.
         folder: Folder to write, see `save_checkpoint`.
-        model: timm's name of the plain ResNet, for example 'resnet101d'. With the pretrained tag that the weights are, or
-            started from, as in 'resnet50.tv2_in1k', its preprocessing, license and origin go along; without one the
+        model: timm's name of the plain ResNet, for example 'resnet101d'. With the pretrained tag that the weights are,
+            or started from, as in 'resnet50.tv2_in1k', its preprocessing, license and origin go along; without one the
             preprocessing is that of timm's own default and nothing is said about license and origin.
         route: 'replace' or 'patch': which of the two models the folder names.
         config: Settings of the SE modules.

@@ -1,4 +1,4 @@
-"""The arguments of timm's ResNet, read off a network: timm notes what its caller passed, not what its entry point did."""
+"""The arguments of timm's ResNet, read off a network: timm notes what its caller passed, not its entry point."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +14,7 @@ _DEFAULTS: Mapping[str, Any] = {
     'block': 'bottleneck', 'layers': (3, 4, 6, 3), 'channels': (64, 128, 256, 512), 'stem_width': 64, 'stem_type': '',
     'replace_stem_pool': False, 'output_stride': 32, 'cardinality': 1, 'base_width': 64, 'block_reduce_first': 1,
     'down_kernel_size': 1, 'avg_down': False, 'aa_layer': None, 'act_layer': 'relu', 'norm_layer': 'batchnorm2d'}
+_AA_NAMES = {nn.AvgPool2d: 'avg', BlurPool2d: 'blur'}
 
 
 def network_args(model: Any) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def network_args(model: Any) -> dict[str, Any]:
         'block_reduce_first': first.conv2.out_channels // first.conv1.out_channels,
         'down_kernel_size': max((conv.kernel_size[0] for conv in convs), default=1),
         'avg_down': any(len(block.downsample or ()) == 3 for block in blocks),
-        'aa_layer': next((_aa_name(b.aa) for b in blocks if not isinstance(b.aa, nn.Identity)), None),
+        'aa_layer': next((_AA_NAMES.get(type(b.aa)) for b in blocks if not isinstance(b.aa, nn.Identity)), None),
         'act_layer': _act_name(model.act1),
         'norm_layer': _norm_name(model.bn1),
     }
@@ -57,12 +58,6 @@ def _stem(model: Any) -> dict[str, Any]:
         return {'replace_stem_pool': pool}
     first, second = (model.conv1[i].out_channels for i in (0, 3))
     return {'replace_stem_pool': pool, 'stem_type': 'deep' if first == second else 'deep_tiered', 'stem_width': second}
-
-
-def _aa_name(layer: Any) -> str:
-    if not isinstance(layer, BlurPool2d):
-        return 'avg'
-    return 'blurpc' if layer.pad_mode == 'constant' else 'blur'
 
 
 def _act_name(layer: nn.Module) -> str:

@@ -13,7 +13,7 @@ import timm
 import torch
 from huggingface_hub import hf_hub_download
 from safetensors import safe_open
-from timm.models import load_model_config_from_path
+from timm.models._hub import load_model_config_from_path  # timm.models has only the one for the Hub
 from timm.models.resnet import ResNet
 from torch import nn
 
@@ -75,7 +75,7 @@ def check_described(
         if stored != tuple(value.shape) and not key.endswith('num_batches_tracked'):
             raise ValueError(
                 f'{place} describes another network than {path.name} holds: {key!r} has shape {stored}, and '
-                f'{tuple(value.shape)} by the config. Correct it; other classes or channels are for the caller to ask for.')
+                f'{tuple(value.shape)} by the config. Other classes or channels are for the caller to ask for.')
 
 
 def check_folder(folder: Path) -> None:

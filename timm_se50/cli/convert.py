@@ -26,7 +26,7 @@ def _ints(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
 @click.option('--position', default='standard', show_default=True, help='standard, pre, post or identity.')
 @click.option('--num-classes', type=int, help='Another number than the file has: the head is then new.')
 @click.option('--model', default='resnet50', show_default=True,
-              help="timm's name of the plain ResNet; with a tag, as in resnet50.TAG, its preprocessing and license go along.")
+              help="timm's name of the plain ResNet. With a tag, as in resnet50.TAG, its license goes along.")
 @click.option('--portable', is_flag=True, help="Write timm's own seresnet50 (default SE settings only).")
 @click.option('--json', 'as_json', is_flag=True, help='Print what was done as JSON.')
 def command(file, folder, route, reduction, stages, position, num_classes, model, portable, as_json):

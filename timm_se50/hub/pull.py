@@ -1,19 +1,17 @@
 """Models from the Hugging Face Hub: one commit for all files, each verified before it is used."""
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 from huggingface_hub import HfApi, constants
 from torch import nn
 
-from ..checkpoint.folder import FILES
-from ..checkpoint.rebuild import check_size, load_saved, read_saved
-from ..checkpoint.saved import is_of_other_size, read_config
-from ..checkpoint.staging import check_place, install, staging
+from ..checkpoint import FILES, check_folder, replacing
 from .client import progress_bars
 from .verified import cached, note_revision, stated, verified
 
@@ -54,20 +52,16 @@ def pull_from_hub(
     if kwargs.pop('pretrained', True) is not True or 'checkpoint_path' in kwargs:
         raise ValueError('pretrained, checkpoint_path: the weights are those of the repo, always; for others use '
                          'timm.create_model().')
-    if kwargs.get('features_only'):
-        raise ValueError("features_only: use timm.create_model(f'local-dir:{download_checkpoint(...)}', "
-                         'pretrained=True, features_only=True).')
     repo_id, folder = _download(repo_id, revision, token, cache_dir, quiet, _NEEDED)
     with _of_repo(repo_id, folder):
-        config = read_config(folder / 'config.json')
-        cfg, args = config['pretrained_cfg'], config['model_args']
-        if is_of_other_size(cfg, args):
-            check_size(folder / 'model.safetensors', cfg, args)
-        model = timm.create_model(f'local-dir:{folder}', **kwargs)
-        load_saved(model, folder / 'model.safetensors')
-    cfg = cast(dict[str, Any], model.pretrained_cfg)
-    cfg.pop('file', None)
-    cfg.update(source='hf-hub', hf_hub_id=f'{repo_id}@{folder.name}')
+        check_folder(folder)
+        model: Any = timm.create_model(f'local-dir:{folder}', pretrained=True, **kwargs)
+    bad = next((key for key, value in model.state_dict().items() if not value.isfinite().all()), None)
+    if bad is not None:
+        warnings.warn(f'{repo_id}: {bad!r} holds NaN or infinity, as do the outputs of the model; its training went '
+                      'wrong, or the file was damaged before it was pushed.', stacklevel=2)
+    model.pretrained_cfg.pop('file', None)
+    model.pretrained_cfg.update(source='hf-hub', hf_hub_id=f'{repo_id}@{folder.name}')
     return model
 
 
@@ -93,20 +87,16 @@ def download_checkpoint(
     Raises:
         OSError, ValueError: As `pull_from_hub()`. `folder` is left as it was.
     """
-    if folder is not None:
-        folder = Path(os.path.abspath(folder))
-        check_place(folder, FILES)
     repo_id, source = _download(repo_id, revision, token, cache_dir, quiet, FILES)
     with _of_repo(repo_id, source):
-        read_config(source / 'config.json')
-        read_saved(source / 'model.safetensors')
+        check_folder(source)
     if folder is None:
         return source
-    with staging(folder, '.pulling-') as new:
+    folder = Path(os.path.abspath(folder))
+    with replacing(folder, FILES) as new:
         for name in FILES:
             if (source / name).exists():
                 shutil.copyfile(source / name, new / name)
-        install(new, folder, FILES)
     return folder
 
 

@@ -87,7 +87,7 @@ def checkpoint_config(
             'The model has no pretrained_cfg, so its preprocessing is unknown; make it by '
             "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
     args = network_args(model) | se.model_args()
-    if portable and (se != SEConfig() or args.get('block') == 'basic'):
+    if portable and (se != SEConfig() or 'block' in args):
         raise ValueError(
             f"portable=True: timm's {PORTABLE} has bottlenecks and {SEConfig()}, this model has "
             f"{args.get('block', 'bottleneck')} blocks and {se}; leave portable out. People then need timm-se50 to "
@@ -109,7 +109,12 @@ def checkpoint_config(
     cfg.pop('label_names', None)  # those at the root are read, and fit
     cfg['classifier'] = 'fc'
     cfg['first_conv'] = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
-    _check_rebuilds(model, make_outline(architecture, cfg, config['model_args']))
+    try:
+        outline = make_outline(architecture, cfg, config['model_args'])
+    except Exception as e:  # of what has no name, an activation of the user's own
+        raise ValueError(f'No config.json can describe the model: {type(e).__name__}: {e}. Save the state dict and the '
+                         'SEConfig (docs/any_model.md).') from e
+    _check_rebuilds(model, outline)
     if portable:
         config['architecture'] = PORTABLE
         config['model_args'] = {k: v for k, v in config['model_args'].items() if not k.startswith('se_')}

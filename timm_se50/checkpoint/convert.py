@@ -80,14 +80,14 @@ def convert_checkpoint(
         near = timm.list_pretrained(f'{model.partition(".")[0]}.*') or timm.list_models('resne*')
         raise ValueError(f'model={model!r}: timm knows no such ResNet; expected one of {", ".join(near)}.')
     weights = read_weights(path)
+    found, channels = _classes_and_channels(weights)
+    with torch.device('meta'):
+        plain: Any = timm.create_model(model)
+    converted: Any = timm.create_model(
+        name, num_classes=found, in_chans=channels, pretrained_cfg={**plain.pretrained_cfg, 'architecture': name},
+        **network_args(plain), **config.model_args())
+    dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
     with naming(path):
-        found, channels = _classes_and_channels(weights)
-        with torch.device('meta'):
-            plain: Any = timm.create_model(model)
-        converted: Any = timm.create_model(
-            name, num_classes=found, in_chans=channels, pretrained_cfg={**plain.pretrained_cfg, 'architecture': name},
-            **network_args(plain), **config.model_args())
-        dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
         if dtypes:
             converted.to(reduce(torch.promote_types, dtypes))  # of several, one that all fit into
         converted.load_state_dict(map_resnet_weights(weights, converted))
@@ -95,7 +95,8 @@ def convert_checkpoint(
     if new_head:
         converted.reset_classifier(num_classes)
     # without a tag, timm gave the model the origin of its default tag
-    card = CardConfig() if '.' in model else CardConfig(base_model=None, license=None)
+    cfg = plain.pretrained_cfg if '.' in model else {}
+    card = CardConfig(base_model=cfg.get('hf_hub_id'), license=cfg.get('license'))
     written = save_checkpoint(converted, Path(folder), card=card, portable=portable)
     return Conversion(
         recognise(weights), 'seresnet50' if portable else name, converted.num_classes, new_head, str(written))
@@ -104,4 +105,5 @@ def convert_checkpoint(
 def _classes_and_channels(weights: dict[str, Tensor]) -> tuple[int, int]:
     """As many as the first and the last layer of a file have; what does not fit otherwise is told when it is loaded."""
     head, stem = weights.get('fc.weight'), weights.get('conv1.weight', weights.get('conv1.0.weight'))
-    return 0 if head is None or head.ndim != 2 else len(head), 3 if stem is None or stem.ndim != 4 else stem.shape[1]
+    classes = 0 if head is None or head.ndim != 2 else len(head)
+    return classes, 3 if stem is None or stem.ndim != 4 else stem.shape[1] or 3

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from ..weights import seresnet50_weights
-from .card import CardConfig, origin, render_card
+from ..weights import recognise, seresnet50_weights
+from .card import CardConfig, is_tag_of, origin, render_card
 from .config import checkpoint_config
 from .replacing import replacing
 
@@ -77,10 +77,10 @@ def write_checkpoint(
     if not of_tag:
         for key in ('origin_url', 'paper_name', 'paper_ids'):
             config['pretrained_cfg'].pop(key, None)  # of the weights that it did not start from
-    if not of_tag or portable:
+    if not of_tag or portable or not is_tag_of(config, base_model):
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)
-    text = render_card(config, architecture, se, card, base_model, source)
+    text = render_card(config, architecture, recognise(model.state_dict()), se, card, base_model, source)
     weights = seresnet50_weights(model) if portable else model.state_dict()
     tensors = {k: _plain(k, v) for k, v in weights.items()}
 

@@ -29,13 +29,15 @@ def network_args(model: Any) -> dict[str, Any]:
     """
     stages: list[list[Any]] = [list(getattr(model, f'layer{i}')) for i in (1, 2, 3, 4)]
     blocks = [block for stage in stages for block in stage]
+    kinds = ['bottleneck' if isinstance(stage[0], Bottleneck) else 'basic' for stage in stages]
     first = blocks[0]
-    bottleneck = isinstance(first, Bottleneck)
-    channels = [stage[0].conv3.out_channels // 4 if bottleneck else stage[0].conv2.out_channels for stage in stages]
+    channels = [
+        stage[0].conv3.out_channels // 4 if kind == 'bottleneck' else stage[0].conv2.out_channels
+        for kind, stage in zip(kinds, stages)]
     convs = [m for block in blocks for m in (block.downsample or ()) if isinstance(m, nn.Conv2d)]
     args = {
         **_stem(model),
-        'block': 'bottleneck' if bottleneck else 'basic',
+        'block': kinds[0] if len(set(kinds)) == 1 else kinds,
         'layers': tuple(map(len, stages)),
         'channels': tuple(channels),
         'output_stride': 32 >> sum(stage[0].stride == 1 for stage in stages[1:]),
@@ -46,9 +48,10 @@ def network_args(model: Any) -> dict[str, Any]:
         'act_layer': _act_name(model.act1),
         'norm_layer': _norm_name(model.bn1),
     }
-    if bottleneck:  # its conv2 has floor(channels * base_width / 64) * cardinality channels
-        groups = first.conv2.groups
-        args |= {'cardinality': groups, 'base_width': -(-first.conv2.out_channels * 64 // (groups * channels[0]))}
+    if 'bottleneck' in kinds:  # its conv2 has floor(channels * base_width / 64) * cardinality channels
+        i = kinds.index('bottleneck')
+        conv = stages[i][0].conv2
+        args |= {'cardinality': conv.groups, 'base_width': -(-conv.out_channels * 64 // (conv.groups * channels[i]))}
     return {k: v for k, v in args.items() if v != _DEFAULTS[k]}
 
 

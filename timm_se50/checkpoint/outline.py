@@ -70,12 +70,13 @@ def check_described(
         header = map_resnet_weights(header, network)
     except RuntimeError as e:
         raise ValueError(f'{place} describes another network than {path.name} holds: {e}') from e
-    for key, value in network.state_dict().items():
-        stored = tuple(header[key].shape) if key in header else None
-        if stored != tuple(value.shape) and not key.endswith('num_batches_tracked'):
+    shapes = network.state_dict()
+    for key in shapes | header:  # the classifier and the first convolution, too
+        stored, stated = (tuple(weights[key].shape) if key in weights else None for weights in (header, shapes))
+        if stored != stated and not key.endswith('num_batches_tracked'):
             raise ValueError(
-                f'{place} describes another network than {path.name} holds: {key!r} has shape {stored}, and '
-                f'{tuple(value.shape)} by the config. Other classes or channels are for the caller to ask for.')
+                f'{place} describes another network than {path.name} holds: {key!r} has shape {stored}, and {stated} '
+                'by the config. Other classes or channels are for the caller to ask for.')
 
 
 def check_folder(folder: Path) -> None:

@@ -1,4 +1,6 @@
 """The command line: a thin layer over public functions, one file a command."""
+import errno
+
 import click
 
 from .. import __version__
@@ -16,6 +18,8 @@ class _Group(click.Group):
         except (OSError, RuntimeError, ValueError) as e:
             if ctx.params['debug'] or isinstance(e, click.exceptions.Exit):
                 raise
+            if isinstance(e, OSError) and e.errno == errno.EPIPE:
+                raise  # who reads the output has seen enough (`| head`); click then ends without a word
             raise click.ClickException(' '.join(str(e).split())) from e
 
 

@@ -20,6 +20,7 @@ CAREFUL = {
     '_symbolic_trace': ('is_transformed', True),
     '_len_torch_dispatch_stack': ('is_recorded', True),
     '_has_any_global_hook': ('has_global_hooks', True),
+    '_len_torch_function_stack': ('has_function_modes', True),
     '_forward_hooks': ('has_call_hooks', True),
     '_forward_pre_hooks': ('has_call_hooks', True),
     '_backward_hooks': ('has_call_hooks', True),
@@ -138,6 +139,7 @@ def test_all_of_it_is_found_in_this_pytorch():
     assert not torch_internals.is_compiling()
     assert torch.compile(lambda x: x * torch_internals.is_compiling(), backend='eager')(torch.ones(2)).all()
     assert not torch_internals.has_global_hooks()
+    assert not torch_internals.has_function_modes()
     assert not torch_internals.has_call_hooks(module, backward=True)
     assert not torch_internals.has_load_hooks(module)
     assert not torch_internals.is_compiled(module)

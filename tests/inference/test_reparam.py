@@ -2,6 +2,7 @@
 
 The network is narrow, but where rounding is looked at, since that turns on the kernels, and those on the width.
 """
+import contextlib
 import copy
 
 import pytest
@@ -12,6 +13,8 @@ from timm.layers import BlurPool2d
 from timm.models.resnet import Bottleneck
 from timm.utils import reparameterize_model
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.overrides import TorchFunctionMode
 
 import timm_se50
 from timm_se50.inference.fuse import InferenceBottleneck
@@ -123,16 +126,72 @@ def test_training_mode_does_not_matter(create, images):
 
 
 @pytest.mark.parametrize('position', POSITIONS)
-def test_writes_into_no_tensor_that_others_hold(create, images, position):
-    fused = reparameterize_model(shake_(create('replace', se_position=position)))
-    held = []
-    for stage in (fused.layer1, fused.layer2, fused.layer3, fused.layer4):
-        for block in stage:
-            block.register_forward_hook(lambda _, args, out: held.extend((t, t.clone()) for t in (*args, out)))
-    with torch.no_grad():
-        fused(images)
-    assert len(held) == 32
-    assert all(torch.equal(tensor, copied) for tensor, copied in held)
+def test_hooks_keep_what_they_keep_in_the_model(create, images, position):
+    """Of each convolution what they keep of its norm: timm's own blocks, too, write some of it over."""
+    model = shake_(create('replace', se_position=position)).double()
+    fused = reparameterize_model(model)
+    layers = {f'conv{i}': f'bn{i}' for i in (1, 2, 3)} | {'act1': 'act1', 'aa': 'aa', 'act3': 'act3'}
+    kept = []
+    for m, names in ((fused, layers.keys()), (model, layers.values())):
+        kept.append([])
+        for block in (block for stage in (m.layer1, m.layer2, m.layer3, m.layer4) for block in stage):
+            for layer in (block, *map(block.get_submodule, names)):
+                layer.register_forward_hook(lambda _, args, out, held=kept[-1]: held.extend((*args, out)))
+        with torch.no_grad():
+            m(images.double())
+    assert len(kept[0]) == 16 * 7 * 2
+    # a norm's input is what a convolution gave before it was folded
+    for actual, expected in list(zip(*kept, strict=True))[1::2]:
+        torch.testing.assert_close(actual, expected, rtol=0, atol=FLOAT64 * expected.abs().max().item())
+
+
+class Recorder(TorchFunctionMode):
+    def __init__(self, keep):
+        super().__init__()
+        self.keep = keep
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.keep(out)
+        return out
+
+
+class Known(nn.Module):
+    """A layer that computes once, and gives what it has."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.out = layer, None
+
+    def forward(self, x):
+        self.out = self.layer(x) if self.out is None else self.out
+        return self.out
+
+
+@pytest.mark.parametrize('who', ['global hook', 'function mode', 'layer'])
+def test_writes_into_nothing_that_others_keep(create, who):
+    block = shake_(create('replace')).layer2[1].fuse()
+    block.act3.inplace = False  # in place it is in the model as well
+    x, kept = torch.randn(2, block.conv1.weight.shape[1], 8, 8), []
+
+    def keep(out):
+        if isinstance(out, torch.Tensor) and out.shape == x.shape:
+            kept.append((out, out.clone()))
+
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        expected = block(x)
+        if who == 'global hook':
+            hook = register_module_forward_hook(lambda module, _, out: keep(out) if module is block.conv3 else None)
+            stack.callback(hook.remove)
+        elif who == 'function mode':
+            stack.enter_context(Recorder(keep))
+        else:
+            block.conv3 = Known(block.conv3)
+        assert torch.equal(block(x), expected)
+        keep(getattr(block.conv3, 'out', None))
+        assert torch.equal(block(x), expected)
+    assert kept
+    assert all(torch.equal(*pair) for pair in kept)
 
 
 def test_gradient(create, images):

@@ -4,7 +4,7 @@ import errno
 import click
 
 from .. import __version__
-from . import bench, convert, demo, doctor, gates, info, pull, push
+from . import convert, demo, doctor, gates, info, pull, push
 
 __all__ = ['main']
 
@@ -30,5 +30,5 @@ def main(debug: bool):
     """Squeeze-and-Excitation for pretrained ResNet-50s."""
 
 
-for module in (demo, push, pull, gates, convert, info, doctor, bench):
+for module in (demo, push, pull, gates, convert, info, doctor):
     main.add_command(module.command)

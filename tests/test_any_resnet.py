@@ -212,16 +212,6 @@ def test_a_block_that_goes_by_two_names(insert_, plain, images):
     assert torch.equal(body(images)['out'], expected[1])
 
 
-def test_the_gates_of_two_resnets_are_drawn_each_for_itself(insert_):
-    """By their number in the whole model, so that the same model gets the same gates."""
-    def make():
-        return insert_(nn.Sequential(*(timm.create_model('resnet10t') for _ in range(2))))
-    weights = [[m.fc1.weight for m in make().modules() if isinstance(m, SEModule)] for _ in range(2)]
-    assert len(weights[0]) == 8
-    assert all(map(torch.equal, *weights))
-    assert not any(map(torch.equal, weights[0][:4], weights[0][4:]))
-
-
 def test_hooks_and_names_of_torchvisions_relu_stay(insert_, images):
     model = torchvision.models.resnet50(weights=None).eval()
     calls = []

@@ -44,6 +44,23 @@ def python(site, tmp_path):
     return run
 
 
+@pytest.mark.parametrize('again', [
+    'timm_se50_autoload.autoload()', 'importlib.reload(timm_se50_autoload).autoload()',
+    'sys.meta_path.insert(0, Asking())'])
+def test_called_twice_or_beside_a_finder_of_its_kind(python, again):
+    """Each asks all others, and so the other one."""
+    assert python('-W', 'error', '-c', f'''
+import importlib, sys, timm_se50_autoload
+import torch
+class Asking:
+    def find_spec(self, name, path=None, target=None):
+        if name == 'timm.models':
+            return next(filter(None, (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)), None)
+timm_se50_autoload.autoload()
+{again}
+{KNOWN}''') == ''
+
+
 AGAIN = f"""
 import importlib
 for name in ('timm.models', 'torch', 'timm_se50', 'timm'):
@@ -169,7 +186,7 @@ def test_old_timm_is_warned_of_once(python, broken, options):
 
 
 CORE = [path.stem for path in (ROOT / 'timm_se50').glob('*.py')
-        if path.stem not in ('__init__', 'param_groups', 'stock')] + ['weights']
+        if path.stem not in ('__init__', 'param_groups', 'stock', 'torch_internals')] + ['weights']
 # Missed by the public face alone: by then the rest has been imported, and the models are registered last of all
 LACKING = {'squeeze_excite': 'se_parameters', 'surgery': 'replace_blocks_'}
 

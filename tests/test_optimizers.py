@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from studies.train import gate_spread
 from timm.layers import SEModule as TimmSE
 from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
 from timm.utils import dispatch_clip_grad
 from torch.nn.utils import parametrizations, prune
 from torchvision.models import resnet50 as torchvision_resnet50
@@ -20,8 +21,9 @@ import timm_se50
 
 SMALL = dict(layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), num_classes=10)
 STEPS, BATCH, SIZE, DECAY = 30, 8, 24, 0.05
-# A learning rate each, of its own scale. Each of MORE is akin to one that comes before it
-MAIN = {'sgd': 0.05, 'adamw': 1e-3, 'lamb': 5e-3, 'lars': 0.5}
+# A learning rate each, of its own scale (LARS': the bare rate of what is not decayed, at 0.5 gates run to their ends).
+# Each of MORE is akin to one that comes before it
+MAIN = {'sgd': 0.05, 'adamw': 1e-3, 'lamb': 5e-3, 'lars': 0.1}
 OTHERS = {'adafactor': 1e-3, 'adahessian': 0.1, 'lion': 3e-4, 'madgrad': 1e-3, 'muon': 0.02, 'rmsproptf': 0.01}
 MORE = {
     'adabelief': 1e-3, 'adadelta': 1.0, 'adafactorbv': 1e-3, 'adagrad': 0.01, 'adam': 1e-3, 'adamax': 1e-3,
@@ -61,6 +63,7 @@ def trained(images):
 
 @pytest.fixture
 def model(trained):
+    torch.manual_seed(0)
     model = timm.create_model('se_resnet50_replace', **SMALL)
     model.load_state_dict(trained)
     return model
@@ -204,3 +207,17 @@ def test_an_se_module_that_is_parametrized_is_not_drawn_anew(model):
     model.init_weights()
     assert all(map(torch.equal, parametrized.parametrizations.weight.parameters(), before))
     assert not any(fc2.weight.any() for fc2 in others)
+
+
+def test_a_scheduler_from_before_has_to_be_told_of_se():
+    """timm's goes on with the groups that it knew; docs/train.md has the line."""
+    model = timm.create_model('resnet50', **SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = CosineLRScheduler(optimizer, t_initial=10)
+    optimizer.add_param_group({'params': timm_se50.se_parameters(timm_se50.patch_blocks_(model)), 'weight_decay': 0.0})
+    scheduler.step(5)
+    assert [group['lr'] for group in optimizer.param_groups] == [pytest.approx(0.05), 0.1]
+    scheduler.base_values.append(optimizer.param_groups[-1]['lr'])
+    scheduler.step(6)
+    theirs, ours = (group['lr'] for group in optimizer.param_groups)
+    assert theirs == ours < 0.05

@@ -25,16 +25,11 @@ CAREFUL = {
     '_forward_pre_hooks': ('has_call_hooks', True),
     '_backward_hooks': ('has_call_hooks', True),
     '_backward_pre_hooks': ('has_call_hooks', True),
-    '_load_state_dict_pre_hooks': ('has_load_hooks', True),
-    '_compiled_call_impl': ('is_compiled', False),
-    '_orig_mod': ('is_compiled', False),
     '_functorch': ('is_batched', False),
     '_reorder_convolution_weight': ('has_packed_convolution', False),
     '_convolution_pointwise': ('has_packed_convolution', False),
 }
-ARGUMENTS = {
-    'has_call_hooks': (nn.Identity(), True), 'has_load_hooks': (nn.Identity(),), 'is_compiled': (nn.Identity(),),
-    'is_batched': (torch.ones(1),)}
+ARGUMENTS = {'has_call_hooks': (nn.Identity(), True), 'is_batched': (torch.ones(1),)}
 
 
 class Without:
@@ -141,10 +136,6 @@ def test_all_of_it_is_found_in_this_pytorch():
     assert not torch_internals.has_global_hooks()
     assert not torch_internals.has_function_modes()
     assert not torch_internals.has_call_hooks(module, backward=True)
-    assert not torch_internals.has_load_hooks(module)
-    assert not torch_internals.is_compiled(module)
-    module.compile()
-    assert torch_internals.is_compiled(module)
     with torch.autograd.forward_ad.dual_level():
         assert torch_internals.is_transformed()
     assert torch.func.vmap(lambda x: x * torch_internals.is_transformed())(torch.ones(2)).all()

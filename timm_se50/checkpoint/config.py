@@ -11,14 +11,15 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import DropBlock2d, DropPath, SqueezeExcite
+from timm.models import get_model_args
+from timm.models._hub import save_config_for_hf  # timm.models has only save_for_hf, which writes weights too
 from timm.models.resnet import ResNet
 from torch import nn
 
+from ..block_weights import BATCH_NORMS
 from ..bottleneck import SEBlock
-from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
-from ..stock import BATCH_NORMS
 from .saved import OURS, PORTABLE, check_config, check_saved
 
 __all__ = ['checkpoint_config', 'se_config']
@@ -109,7 +110,7 @@ def checkpoint_config(
     names = _label_names(model, label_names)
     with tempfile.TemporaryDirectory() as tmp:  # timm writes a file, it has no function that returns a config
         path = Path(tmp, 'config.json')
-        write_config(model, path, names, args, _data_config(data_config or {}))
+        save_config_for_hf(model, str(path), {'label_names': names}, args, _data_config(data_config or {}))
         config = json.loads(path.read_text())
     # At the root it stays; with both, transformers' TimmWrapper passes it twice. timm adds what the model was made with
     config['model_args'] = {k: v for k, v in config['model_args'].items() if k in args and k != 'num_classes'}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..squeeze_excite import SEConfig
-from ..weights.recognise import recognise
+from ..weights import map_resnet_weights, recognise
 from .card import CardConfig
 from .folder import save_checkpoint
 from .load import read_weights
@@ -92,7 +92,7 @@ def convert_checkpoint(
     dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
     if dtypes:
         model.to(reduce(torch.promote_types, dtypes))  # of several, one that all fit into
-    model.load_state_dict(weights)
+    model.load_state_dict(map_resnet_weights(weights, model))
     new_head = num_classes not in (None, found)
     if new_head:
         model.reset_classifier(num_classes)

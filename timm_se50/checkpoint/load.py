@@ -6,8 +6,7 @@ import timm
 from timm.models import load_state_dict, parse_model_name
 from torch import Tensor, nn
 
-from ..reading import unreadable
-from ..weights import clean_weights
+from ..weights import clean_weights, naming
 from .saved import ARCHITECTURES, parse_config, read_config
 
 __all__ = ['load_model', 'read_weights']
@@ -71,8 +70,5 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         raise FileNotFoundError(f'{path} is a folder; expected a file with weights, for example model.safetensors.')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: there is no such file.')
-    try:
-        weights = load_state_dict(str(path))
-    except Exception as e:  # what a damaged pickle raises has no bound
-        raise unreadable(path, e) from e
-    return clean_weights(weights)
+    with naming(path):
+        return clean_weights(load_state_dict(str(path)))

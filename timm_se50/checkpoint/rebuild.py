@@ -12,45 +12,25 @@ from safetensors import safe_open
 from timm.models import load_pretrained
 from torch import Tensor, nn
 
-from ..older_timm import NOT_OF_MODEL
-from ..reading import unreadable
 from ..se_resnet50 import SEResNet
-from ..weights import check_weights, clean_weights, map_resnet_weights
+from ..weights import check_weights, clean_weights, map_resnet_weights, naming
 from .saved import check_saved, is_of_other_size
 
-__all__ = ['Saved', 'check_size', 'load_saved', 'read_saved']
+__all__ = ['check_described', 'check_size', 'load_saved', 'read_saved']
 
 
-class Saved:
-    """What `timm.create_model('local-dir:...')` and `('hf-hub:...')` build one of our models from.
-
-    Args:
-        cfg: What timm read as pretrained_cfg, with the place that it comes from.
-        args: What it read as model_args.
-
-    Raises:
-        ValueError: They are none that a saved model has; the message names file and key.
-    """
-
-    def __init__(self, cfg: Mapping[str, Any], args: Mapping[str, Any]):
-        folder = cfg.get('file') if cfg['source'] == 'local-dir' else None
-        self.cfg, self.args, self.place = cfg, args, f'{folder or cfg.get("hf_hub_id")}/config.json'
-        check_saved(cfg, args, self.place)
-        weights = Path(folder or '', 'model.safetensors')
-        if folder and is_of_other_size(cfg, args) and weights.is_file():
+def check_described(cfg: Mapping[str, Any], args: Mapping[str, Any]) -> None:
+    """Raise a ValueError where what timm read as pretrained_cfg and model_args is none that a saved model has."""
+    folder = cfg.get('file') if cfg['source'] == 'local-dir' else None
+    place = f'{folder or cfg.get("hf_hub_id")}/config.json'
+    check_saved(cfg, args, place)
+    weights = Path(folder or '', 'model.safetensors')
+    if folder and weights.is_file():
+        with naming(weights), safe_open(weights, 'pt') as file:
+            found = file.get_slice('fc.weight').get_shape()[0] if 'fc.weight' in file.keys() else 0  # noqa: SIM118
+        _check_head(found, cfg, place)
+        if is_of_other_size(cfg, args):
             check_size(weights, cfg, args)
-
-    def map_weights(self, state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        """As `map_resnet_weights`; the classifier has to be the one that the config states."""
-        mapped = map_resnet_weights(state_dict, model)
-        _check_head(mapped, self.cfg, self.place)
-        return mapped
-
-    def unbuildable(self, error: Exception, kwargs: Mapping[str, Any]) -> ValueError:
-        """The error to raise where timm could build no model from `kwargs`, the saved arguments and the caller's."""
-        theirs = [f'{k}={v!r}' for k, v in kwargs.items() if k not in NOT_OF_MODEL and v != self.args.get(k, ...)]
-        of_call = f' (with {", ".join(theirs)} of the call)' if theirs else ''
-        return ValueError(f'{self.place}: no model can be made of it: {type(error).__name__}: {error}{of_call}')
 
 
 def check_size(path: Path, cfg: Mapping[str, Any], args: Mapping[str, Any]) -> None:
@@ -61,11 +41,8 @@ def check_size(path: Path, cfg: Mapping[str, Any], args: Mapping[str, Any]) -> N
         cfg: Its pretrained_cfg.
         args: Its model_args.
     """
-    try:
-        with safe_open(path, 'pt') as file:
-            stored = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    except Exception as e:
-        raise unreadable(path, e) from e
+    with naming(path), safe_open(path, 'pt') as file:
+        stored = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     plain = {key: value for key, value in args.items() if not key.startswith(('se_', 'memory_'))}
     with torch.device('meta'):
         try:  # SE draws its own numbers, and is no more than a few times the rest
@@ -85,12 +62,8 @@ def read_saved(path: Path) -> dict[str, Tensor]:
         ValueError: It is none.
         RuntimeError: It holds something else than weights.
     """
-    try:
+    with naming(path):
         weights = clean_weights(safetensors.torch.load_file(path))
-    except RuntimeError:
-        raise
-    except Exception as e:
-        raise unreadable(path, e) from e
     wide = ((key, v if v.element_size() > 1 else v.float()) for key, v in weights.items())  # float8 has no isfinite()
     bad = next((key for key, v in wide if not v.isfinite().all()), None)
     if bad is not None:
@@ -108,18 +81,17 @@ def load_saved(model: nn.Module, path: Path) -> None:
     """
     weights = read_saved(path)
     cfg = cast(dict[str, Any], model.pretrained_cfg)
-    _check_head(weights, cfg, path)
+    head = weights.get('fc.weight')
+    _check_head(0 if head is None else len(head), cfg, path)
     if not isinstance(model, SEResNet):  # timm does not look whether all is there if num_classes differs
-        check_weights(weights, model.state_dict(), adaptable=True, first_convs=cfg.get('first_conv') or 'conv1')
+        check_weights(weights, model.state_dict(), cfg.get('first_conv') or 'conv1')
     load_pretrained(
         model, {**cfg, 'source': None, 'file': None, 'state_dict': weights}, num_classes=cast(int, model.num_classes),
         in_chans=cast(int, model.in_chans), filter_fn=map_resnet_weights if isinstance(model, SEResNet) else None)
 
 
-def _check_head(weights: Mapping[str, Tensor], cfg: Mapping[str, Any], place: object) -> None:
+def _check_head(found: int, cfg: Mapping[str, Any], place: object) -> None:
     """Raise a ValueError unless the classifier has the classes that a config states."""
-    head = weights.get('fc.weight')
-    found = 0 if head is None else head.shape[0] if head.ndim else 1
     stated = cfg.get('num_classes', found)
     if found != stated:
         raise ValueError(f"{place}: config.json states {stated} classes, and 'fc.weight' has {found} rows. Set "

@@ -110,7 +110,7 @@ def _source(weights: str | None) -> dict[str, Any]:
         raise ValueError(f'weights={weights!r}: expected a file, or a tag of timm\'s resnet50: {", ".join(tags)}.')
     # timm itself loads of any file what fits, since the number of classes differs
     found = read_weights(weights)
-    check_weights(found, timm.create_model('resnet50', device='meta').state_dict(), adaptable=True)
+    check_weights(found, timm.create_model('resnet50', device='meta').state_dict())
     return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=found))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..checkpoint import CardConfig, load_model, read_weights
 from ..hub import Pushed, push_to_hub
+from ..weights import map_resnet_weights
 
 __all__ = ['command', 'describe_push', 'load_card', 'model_of', 'parse_kwargs']
 
@@ -56,7 +57,7 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
     except Exception as e:  # what wrong arguments make of timm has no bound
         raise ValueError(f'--model-kwargs: {type(e).__name__}: {e}') from e
     if checkpoint:
-        model.load_state_dict(read_weights(checkpoint))
+        model.load_state_dict(map_resnet_weights(read_weights(checkpoint), model))
     if checkpoint and '.' not in source:
         cast(dict[str, Any], model.pretrained_cfg)['file'] = checkpoint  # no tag is named that it might come from
     return model

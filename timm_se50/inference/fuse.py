@@ -14,8 +14,9 @@ from timm.layers import register_notrace_module
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..block_weights import BATCH_NORMS
 from ..squeeze_excite import SEModule
-from ..stock import BATCH_NORMS, is_pointwise, is_stock, is_stock_conv, is_watched
+from ..stock import is_pointwise, is_stock, is_stock_conv, is_watched
 from ..torch_internals import has_function_modes, has_global_hooks, is_recorded
 from .prepacked_conv import PrepackedConv2d
 

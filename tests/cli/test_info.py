@@ -114,7 +114,9 @@ def test_folder_needs_no_weights(tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'message'), [
-    (('no_such_model',), 'no_such_model'), (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
+    (('nosuch',), 'nosuch: timm knows no such model'), (('se_resnet50',), 'Near it: se_resnet50_patch, se_resnet50_'),
+    (('resnet5o.a1_in1k',), 'Near it: resnet50,'), (('se_resnet50_patch.a1',), 'Near it: se_resnet50_patch.a1_in1k'),
+    (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
     (('convnext_atto',), 'holds no ResNet'), (('null',), "'pretrained_cfg' is None; expected a mapping"),
     (('hf-hub:a@b@c',), 'hf-hub:a@b@c cannot be loaded')])
 def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):

@@ -170,7 +170,7 @@ def test_nan_is_named(images, tmp_path):
     (('{images}/red/0.png', '{images}'), 'is a file; expected a checkpoint folder'),
     (('{images}/../broken', '{images}'), 'broken/config.json is no JSON'),
     (('{images}/../empty', '{images}'), "empty/config.json names no 'architecture'"),
-    (('resnet50.no_tag', '{images}'), 'resnet50.no_tag cannot be loaded'),
+    (('resnet50.no_tag', '{images}'), 'resnet50.no_tag: timm knows no such tag'),
     (('local-dir:{images}/none', '{images}'), 'there is no such folder'),
     (('{checkpoint}', '{images}/none'), 'there is no such image or folder'),
     (('{checkpoint}', '{checkpoint}'), 'holds no images'),

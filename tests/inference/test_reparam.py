@@ -194,16 +194,6 @@ def test_writes_into_nothing_that_others_keep(create, who):
     assert all(torch.equal(*pair) for pair in kept)
 
 
-def test_gradient(create, images):
-    model = shake_(create('replace')).double()
-    gradients = []
-    for m in (model, reparameterize_model(model)):
-        x = images.double().requires_grad_()
-        m(x).square().sum().backward()
-        gradients.append(x.grad)
-    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8 * gradients[0].abs().max().item())
-
-
 def test_hooks_on_relu_find_the_same_ones(create, images):
     """Guided backpropagation: what comes back through a ReLU is its positive part."""
     model = shake_(create('replace')).double()
@@ -216,13 +206,6 @@ def test_hooks_on_relu_find_the_same_ones(create, images):
         m(x).square().sum().backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8 * gradients[0].abs().max().item())
-
-
-def test_the_gates_sigmoid_is_no_module(create):
-    """Which docs/inference.md says, for whoever counts on a module for each non-linearity, as DeepLift does."""
-    model = create('replace')
-    for m in (model, reparameterize_model(model)):
-        assert not any('igmoid' in type(layer).__name__ for layer in m.modules())
 
 
 def test_blocks_without_se_stay(create, images):

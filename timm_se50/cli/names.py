@@ -18,10 +18,10 @@ def check_name(name: str) -> None:
         return
     architecture, _, tag = name.partition('.')
     if not timm.is_model(architecture):
-        raise ValueError(f'{name}: timm knows no such model, and here is no such folder. '
+        raise ValueError(f'Unknown model ({name}): timm has none of that name, and here is no such folder. '
                          f'{_near(architecture, timm.list_models())}')
     if tag and name not in (tags := list(get_arch_pretrained_cfgs(architecture))):
-        raise ValueError(f'{name}: timm knows no such tag. {_near(name, tags)}')
+        raise ValueError(f'Unknown tag ({name}). {_near(name, tags)}')
 
 
 def _near(name: str, known: list[str]) -> str:

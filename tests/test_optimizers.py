@@ -167,6 +167,36 @@ def test_adaptive_clipping(model, trained, images):
     assert 0 < _travel(held) < 0.01 * _travel(free)
 
 
+def _share_moved(model, make, images):
+    """How far 30 steps move a zero fc2, as a share of how far they move one as timm draws it; and the first network."""
+    travels, networks = [], [model, copy.deepcopy(model)]
+    torch.manual_seed(0)
+    for fc2 in _fc2(networks[1]):
+        torch.nn.init.kaiming_normal_(fc2.weight, mode='fan_out', nonlinearity='relu')
+    for network in networks:
+        start = [fc2.weight.clone() for fc2 in _fc2(network)]
+        _train(network, make(network.parameters()), images)
+        travels.append(sum((fc2.weight - x).abs().sum().item() for fc2, x in zip(_fc2(network), start)))
+    print(f'{travels[0] / travels[1]:.4f}')
+    return travels[0] / travels[1]
+
+
+@pytest.mark.ecosystem
+@pytest.mark.parametrize(('name', 'most', 'cure', 'least'), [
+    ('Adalite', 0.01, {'ratio_min': 1.0}, 0.5), ('AdaFactor', 0.05, {'scale_parameter': False}, 0.8)])
+def test_optimizers_of_pytorch_optimizer(name, most, cure, least, model, images):
+    make = getattr(pytest.importorskip('pytorch_optimizer'), name)
+    assert _share_moved(copy.deepcopy(model), make, images) < most
+    assert _share_moved(model, partial(make, **cure), images) > least
+
+
+@pytest.mark.ecosystem
+def test_srmm_of_pytorch_optimizer(model, images):
+    before = model.conv1.weight.norm().item()
+    assert _share_moved(model, pytest.importorskip('pytorch_optimizer').SRMM, images) < 0.02
+    assert model.conv1.weight.norm() < 0.8 * before
+
+
 @pytest.mark.parametrize('parametrize', [parametrizations.weight_norm, parametrizations.spectral_norm])
 def test_norms_of_a_zero_weight(parametrize, model, images):
     """Not a number at first; once every row of fc2 has moved they are what they are elsewhere."""

@@ -53,31 +53,12 @@ def test_step_0_table_is_the_studys(file):
 
 
 def test_docs_have_the_studys_report(tmp_path):
-    """As it is made of the runs that were filed, and the sentences before it say the same."""
+    """As it is made of the runs that were filed."""
     shutil.copytree(ROOT / 'benchmarks' / 'results' / 'study', tmp_path / 'study')
     write_report(tmp_path)
     report = (tmp_path / 'study.md').read_text()
-    page = (ROOT / 'docs' / 'study.md').read_text()
     assert report == (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
-    assert report in page
-    assert 'in 1 of 7 comparisons' in report
-    assert 'Not run' not in report
-    assert page.split()[4:9] == ['**In', 'one', 'case', 'of', 'seven:']
-    assert '1.3 ± 0.3 points of AUROC at equal steps and by\n0.8 ± 0.3 at equal compute' in README
-    assert 'with SGD by 0.8 ± 0.3 and 0.3 ± 0.4' in README
-    assert 'behind with SGD, by\n0.2 ± 0.1 and 0.4 ± 0.2' in README
-    assert 'fashion, sgd, SE, its learning rate 10 times: -0.17 ± 0.06' in report
-    assert 'digits, sgd, SE, its learning rate 10 times: -0.45 ± 0.20' in report
-    said = page.partition('## What')[0]
-    assert "solar, sgd, SE, position 'pre': +0.36 ± 0.55" in report
-    assert "+0.36 ± 0.55 at the position 'pre'" in said
-    for optimizer, steps, compute in (('sgd', '0.76 ± 0.34', '+0.31 ± 0.40'), ('adamw', '1.26 ± 0.32', '0.77 ± 0.32')):
-        rows = report.partition(f'{optimizer}, fresh seeds:')[2].partition('**Fashion')[0]
-        row = next(row for row in rows.splitlines() if row.startswith('| SE as it comes '))
-        assert steps in row
-        assert compute in row
-        assert steps in said
-        assert compute in said
+    assert report in (ROOT / 'docs' / 'study.md').read_text()
 
 
 def test_int8_table_is_the_benchmarks():
@@ -98,16 +79,6 @@ def test_cost_table_is_the_benchmarks():
         speed = inference[f'speed-{batch_size}']['speed']['seresnet50']
         row, = (row for name, row in rows.items() if name.startswith(f'inference speed, batch {batch_size}'))
         assert _figures(row) == [f'{speed[name]:.2f}' for name in models]
-    said = ' '.join(README.split()).split('as it comes, ours has')[1].split('With')[0]
-    assert re.findall(r'\d\.\d\d', said) == [
-        f'{inference[f"speed-{n}"]["speed"]["seresnet50"][name]:.2f}'
-        for name in ('se_resnet50', 'resnet50 in the same form') for n in (1, 8)]
-    names = [f'seresnet50, {engine}' for engine in ('compile', 'onnxruntime', 'openvino')]
-    others = [(n, name) for n in (8, 1) for name in names]
-    others += [(n, 'se_resnet50 reparameterized, openvino') for n in (8, 1)]
-    others = [f'{inference[f"speed-{n}"]["speed"]["seresnet50"][name]:.2f}' for n, name in others]
-    sentence = ' '.join(README.split()).split('At inference of')[1].split('All figures')[0]
-    assert re.findall(r'\d\.\d\d', sentence) == others
     cells = [record['models'] for part, record in training.items() if ', 224, ' in part]
     for row, key in (
             ('bytes kept for the backward pass (less is better)', 'saved_ratio'),
@@ -117,16 +88,6 @@ def test_cost_table_is_the_benchmarks():
             ends = [f'{end([cell[name][key] for cell in cells]):.2f}' for end in (min, max)]
             expected += sorted(set(ends))
         assert _figures(rows[row]) == expected
-
-
-def test_memory_kept_is_the_benchmarks():
-    """The milliseconds in docs/inference.md."""
-    filed = json.loads((ROOT / 'benchmarks' / 'results' / 'inference.json').read_text())['speed-8, memory kept']
-    sentence = (ROOT / 'docs' / 'inference.md').read_text().split('(batch 8, memory kept)')[1].split('\n\n')[0]
-    names = ('seresnet50', 'seresnet50, compile', 'seresnet50, onnxruntime')
-    assert re.findall(r'\b\d{3}\b', sentence.split('What the parts')[0]) == [
-        f'{filed["milliseconds"][name]:.0f}'
-        for name in ('se_resnet50 reparameterized', *names, 'se_resnet50 reparameterized, openvino')]
 
 
 def _figures(row):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 __all__ = [
-    'convolution_pointwise', 'has_call_hooks', 'has_global_hooks', 'has_packed_convolution', 'is_batched',
-    'is_compiling', 'is_recorded', 'is_transformed', 'reorder_convolution_weight',
+    'convolution_pointwise', 'has_call_hooks', 'has_function_modes', 'has_global_hooks', 'has_packed_convolution',
+    'is_batched', 'is_compiling', 'is_recorded', 'is_transformed', 'reorder_convolution_weight',
 ]
 
 
@@ -49,6 +49,11 @@ def _is_fx_tracing() -> bool:
         if tracing is not None:
             return tracing()
     return True
+
+
+def has_function_modes() -> bool:
+    """Whether a TorchFunctionMode is given what functions return; torch.device() as a context is one, too."""
+    return _call(torch._C, '_len_torch_function_stack', 1) > 0
 
 
 def has_global_hooks() -> bool:

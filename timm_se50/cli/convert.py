@@ -17,7 +17,7 @@ def _ints(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
         raise click.BadParameter(f'{value!r}: expected whole numbers with commas between, for example 3,4.') from None
 
 
-@click.command('convert')
+@click.command('convert', epilog='Example: timm-se50 convert resnet50.pth my-se-resnet50')
 @click.argument('file', type=click.Path())
 @click.argument('folder', type=click.Path())
 @click.option('--route', type=click.Choice(['replace', 'patch']), default='replace', show_default=True)

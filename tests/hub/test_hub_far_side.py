@@ -167,9 +167,9 @@ def test_offline_a_file_under_a_wrong_hash_stays_and_is_not_loaded(client, serve
 
 
 @pytest.mark.parametrize(('name', 'content', 'message'), [
-    ('config.json', b'\xff\xfe{}', 'is no JSON: '), ('model.safetensors', b'\xff' * 100, 'cannot be read'),
-    ('config.json', {'num_classes': 5}, 'states 5 classes'),
-    ('config.json', {'channels': [16000] * 4}, 'was not built'),
+    ('config.json', b'\xff\xfe{}', 'is no config.json of timm'), ('model.safetensors', b'\xff' * 100, 'cannot be read'),
+    ('config.json', {'num_classes': 5}, r"'fc\.weight' has shape \(3, 1024\), and \(5, 1024\)"),
+    ('config.json', {'channels': [16000] * 4}, 'another network than model.safetensors holds'),
 ], ids=['no text', 'no safetensors', 'more classes', 'a huge one'])  # of many: tests/checkpoint
 def test_files_that_lie_are_the_repos_fault(name, content, message, client, server, files, tmp_path):
     """Each is what the Hub states."""
@@ -193,9 +193,7 @@ push(model, 'ann/infinite')
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always')
     timm_se50.pull_from_hub('ann/infinite', cache_dir=cache)
-    timm_se50.download_checkpoint('ann/infinite', cache_dir=cache)
 out = [str(w.message) for w in caught if 'infinity' in str(w.message)]
 """
-    found = client.good(code, cache=tmp_path)
-    assert len(found) == 2
-    assert all("'layer3.1.bn2.bias' holds NaN or infinity" in text for text in found)
+    [found] = client.good(code, cache=tmp_path)
+    assert "'layer3.1.bn2.bias' holds NaN or infinity" in found

@@ -40,8 +40,12 @@ out = [digest(timms), digest(ours), *out]
     timms, ours, *rest = client.good(code, cache=tmp_path)
     assert timms == ours
     assert rest == [5, 3, True]
-    result = client.run("timm_se50.pull_from_hub('ann/model', cache_dir=cache, features_only=True)", cache=tmp_path)
-    assert 'features_only: use timm.create_model' in result.message
+    code = """
+x = torch.randn(1, 1, 64, 64)
+features = timm_se50.pull_from_hub('ann/model', cache_dir=cache, features_only=True).eval()(x)
+out = torch.equal(features[-1], timm_se50.pull_from_hub('ann/model', cache_dir=cache).eval().forward_features(x))
+"""
+    assert client.good(code, cache=tmp_path)
     result = client.run("timm_se50.pull_from_hub('ann/model', checkpoint_path='model.pth')")
     assert 'the weights are those of the repo' in result.message
 

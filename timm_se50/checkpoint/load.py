@@ -6,6 +6,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from ..weights import clean_weights, naming
+from .outline import read_config
 
 __all__ = ['load_model', 'read_weights']
 
@@ -32,6 +33,7 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         if not os.path.isfile(os.path.join(folder, 'config.json')):
             raise FileNotFoundError(
                 f'{folder} holds no config.json; expected a folder of save_checkpoint() or `timm-se50 convert`.')
+        read_config(folder)
         checkpoint = f'local-dir:{folder}'
     elif os.path.isfile(folder):
         raise ValueError(

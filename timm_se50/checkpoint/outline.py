@@ -5,6 +5,7 @@ asks for other classes. So timm builds the network of it without memory, and the
 that network's. What the caller asks for (`num_classes`, `in_chans`) is applied afterwards, by timm.
 """
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from torch import nn
 
 from ..weights import map_resnet_weights, naming
 
-__all__ = ['ARCHITECTURES', 'OURS', 'PORTABLE', 'check_described', 'check_folder', 'make_outline']
+__all__ = ['ARCHITECTURES', 'OURS', 'PORTABLE', 'check_described', 'check_folder', 'make_outline', 'read_config']
 
 OURS = ('se_resnet50_replace', 'se_resnet50_patch')
 PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings, up to factors of two
@@ -79,12 +80,23 @@ def check_described(
                 'by the config. Other classes or channels are for the caller to ask for.')
 
 
+def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Read a folder's config.json, of whatever model of timm: its pretrained_cfg, architecture and model_args.
+
+    Raises:
+        ValueError: It is of another form.
+    """
+    try:
+        return load_model_config_from_path(os.fspath(folder))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        raise ValueError(
+            f'{folder}/config.json is no config.json of timm ({type(e).__name__}: {e}). Expected an object with '
+            "'architecture', 'model_args' and 'pretrained_cfg'; get it anew, or save the model again.") from e
+
+
 def check_folder(folder: Path) -> None:
     """Raise a ValueError unless a folder holds one of our models, or timm's `seresnet50`, as its config.json says."""
-    try:
-        cfg, architecture, args = load_model_config_from_path(folder)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-        raise ValueError(f'{folder}/config.json is none of save_checkpoint(): {type(e).__name__}: {e}') from e
+    cfg, architecture, args = read_config(folder)
     if architecture not in ARCHITECTURES:
         raise ValueError(f'{folder}/config.json is of a {architecture!r}; expected one of {", ".join(ARCHITECTURES)}. '
                          'For other models use timm.create_model().')

@@ -1,4 +1,5 @@
 """One block's weights, by their names in the block: a plain block's, timm's with SE, ours."""
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,7 +26,9 @@ def map_block_weights(weights: Mapping[str, Tensor], block: Any) -> Mapping[str,
     se, names = getattr(block, slot), _others(block)
     if names is None:
         return weights
-    if _is_complete(weights, names) and not se.fc1.weight.is_meta:
+    if _is_complete(weights, names):
+        if se.fc1.weight.is_meta:  # as it is once it has memory
+            se = copy.deepcopy(se).to_empty(device='cpu')
         neutral = {name: p if name.startswith('fc1') else zeros_like(p) for name, p in se.state_dict().items()}
         return {**weights, **{f'{slot}.{name}': p for name, p in neutral.items()}}
     linear = type(getattr(block, block.last_norm)) in BATCH_NORMS

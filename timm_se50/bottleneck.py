@@ -21,7 +21,6 @@ class SEBlock(nn.Module):
     last_norm: str
     if TYPE_CHECKING:  # TorchScript would read these as attribute types
         aa: Any  # timm's says: maybe None
-
         def __getattr__(self, name: str) -> Any: ...
 
     def attach_se(self, se: SEModule, position: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from timm.layers import BlurPool2d, to_ntuple
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
@@ -11,7 +12,7 @@ from timm.models import (
     register_model,
     resolve_pretrained_cfg,
 )
-from timm.models.resnet import Bottleneck, ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .bottleneck import SEBlock
@@ -22,18 +23,25 @@ from .weights import map_resnet_weights, naming
 __all__ = ['SEResNet']
 
 
+# What timm's ResNet takes as a class, by the name that a config.json has
+_NAMED: dict[Any, Any] = {'basic': BasicBlock, 'bottleneck': Bottleneck, 'avg': nn.AvgPool2d, 'blur': BlurPool2d}
+
+
 class SEResNet(ResNet):
     """timm's ResNet with Squeeze-and-Excitation.
 
     Args:
+        block: 'basic', 'bottleneck' or timm's class, or one for each stage; as `aa_layer`, 'avg' or 'blur'.
         convert: Makes a block an SE block: `replace_block` or `patch_block` of surgery.py.
         **kwargs: Arguments of timm's ResNet; the others are those of `se_resnet50_replace`.
     """
 
     def __init__(
             self,
-            *args,
+            block: Any,
+            *,
             convert: Callable[[nn.Module], SEBlock],
+            aa_layer: Any = None,
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
@@ -43,7 +51,8 @@ class SEResNet(ResNet):
         config = SEConfig(se_reduction, se_stages, se_position)
         if memory_efficient not in (True, False):
             raise ValueError(f'memory_efficient={memory_efficient!r}: expected True or False.')
-        super().__init__(*args, **kwargs)
+        blocks: Any = [_NAMED.get(b, b) for b in to_ntuple(4)(block)]
+        super().__init__(blocks, aa_layer=_NAMED.get(aa_layer, aa_layer), **kwargs)
         insert_se_(self, config, convert)
         if memory_efficient:
             from .memory_efficient import set_memory_efficient
@@ -52,12 +61,10 @@ class SEResNet(ResNet):
 
 def _pretrained_cfgs(name: str) -> dict[str, Any]:
     """Pretrained cfgs of timm's resnet50, and of its seresnet50 under tags that begin with `se_`, for a model."""
-    cfgs = {}
-    for arch, tag_prefix in (('resnet50', ''), ('seresnet50', 'se_')):
-        for cfg in get_arch_pretrained_cfgs(arch).values():
-            if cfg.has_weights:
-                cfgs[f'{name}.{tag_prefix}{cfg.tag}'] = replace(cfg)
-    return cfgs
+    return {
+        f'{name}.{tag_prefix}{cfg.tag}': replace(cfg)
+        for arch, tag_prefix in (('resnet50', ''), ('seresnet50', 'se_'))
+        for cfg in get_arch_pretrained_cfgs(arch).values() if cfg.has_weights}
 
 
 # register_model() looks its model up here
@@ -65,13 +72,13 @@ default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _
 
 
 def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
-    model_args = dict(dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert), **kwargs)
     build = partial(
-        build_model_with_cfg, SEResNet, variant, pretrained_filter_fn=map_resnet_weights, **model_args)
-    given = kwargs.get('pretrained_cfg')
+        build_model_with_cfg, SEResNet, variant, pretrained_filter_fn=map_resnet_weights,
+        **{'block': 'bottleneck', 'layers': (3, 4, 6, 3), 'convert': convert, **kwargs})
+    given: Any = kwargs.get('pretrained_cfg')
     if pretrained and isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
-        from .checkpoint.rebuild import check_described
-        check_described(given, kwargs.get('pretrained_model_args') or {})
+        from .checkpoint.outline import check_described
+        check_described(given, kwargs.get('pretrained_model_args') or {}, variant, kwargs.get('cache_dir'))
     try:
         return spare_fc2_(build(pretrained=pretrained))
     except Exception:

@@ -1,5 +1,4 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
-import itertools
 import weakref
 from collections.abc import Callable, Collection
 from functools import partial
@@ -92,24 +91,24 @@ def insert_se_(model: ModelT, config: SEConfig, convert: Callable[[nn.Module], S
     found: list[tuple[nn.Module, SEModule]] = []
     for path, resnet in find_resnets(model).items():
         prefix = f'{path}.' if path else ''
-        numbers = itertools.count()  # of its own, so that copies of one ResNet stay copies
+        start = len(found)  # numbers are of its own, so that copies of one ResNet stay copies
         for stage, reduction in config.stage_reductions():
             layer = getattr(resnet, f'layer{stage}', None)
             if not isinstance(layer, nn.Module) or not any(layer.children()):
                 raise ValueError(
                     f'se_stages={config.stages}: the {type(resnet).__name__}{path and f" at {path}"} has no blocks in '
                     f'layer{stage}; name the stages that every ResNet in the model has.')
-            for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
-                block = cast(nn.Module, block)
+            # not named_children(), which passes over a block that stands twice
+            for name, block in cast(dict[str, Bottleneck], layer._modules).items():
                 _check_block(f'{prefix}layer{stage}.{name}', block)
-                found.append((block, _make_se(cast(Bottleneck, block), reduction, config.position, next(numbers))))
+                found.append((block, _make_se(block, reduction, config.position, len(found) - start)))
     if len({id(block) for block, _ in found}) < len(found):
         raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
 
     blocks: dict[nn.Module | None, SEBlock] = {}
-    for block, se in found:
-        blocks[block] = convert(block)
-        blocks[block].attach_se(se, config.position)
+    for old, se in found:
+        blocks[old] = convert(old)
+        blocks[old].attach_se(se, config.position)
     for holder in list(model.modules()):  # of which a block may have several
         for name, child in holder._modules.items():
             if child in blocks:

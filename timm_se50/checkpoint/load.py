@@ -1,13 +1,11 @@
 """A model, or weights alone, from what a user names."""
 import os
-from pathlib import Path
 
 import timm
-from timm.models import load_state_dict, parse_model_name
+from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from ..weights import clean_weights, naming
-from .saved import ARCHITECTURES, parse_config, read_config
 
 __all__ = ['load_model', 'read_weights']
 
@@ -25,7 +23,7 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         The model.
 
     Raises:
-        ValueError: It is neither, or its config.json is none of timm's; the message says why.
+        ValueError: It is neither; the message says why.
         FileNotFoundError: The folder does not exist, or holds no checkpoint.
         RuntimeError: timm cannot load it; the message says why.
     """
@@ -34,13 +32,7 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         if not os.path.isfile(os.path.join(folder, 'config.json')):
             raise FileNotFoundError(
                 f'{folder} holds no config.json; expected a folder of save_checkpoint() or `timm-se50 convert`.')
-        config = Path(folder, 'config.json')
-        if parse_config(config)['architecture'] in ARCHITECTURES:
-            read_config(config)
         checkpoint = f'local-dir:{folder}'
-        if parse_model_name(checkpoint)[1] != folder:  # it would load another folder, if there is one
-            raise ValueError(f'{folder}: timm {timm.__version__} takes no name with # or ? in it; rename the folder, '
-                             "or pip install 'timm>=1.0.29'.")
     elif os.path.isfile(folder):
         raise ValueError(
             f'{folder} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert {folder} FOLDER.')

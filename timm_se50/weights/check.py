@@ -33,7 +33,8 @@ def check_weights(
             if not key.endswith('num_batches_tracked'):
                 problems.append((2 if is_se_key(key) else 0, f'{key!r} is missing'))
             continue
-        found, expected = _shape(source[key]), _shape(value)
+        # a module may keep something else than a tensor in its state dict, too
+        found, expected = (tuple(getattr(v, 'shape', ())) for v in (source[key], value))
         same = found[:1] + found[2:] == expected[:1] + expected[2:] if key in stems else found == expected
         if not same and (found, expected) != ((1,), ()):  # torch takes the one number for the other
             problems.append((0, f'{key!r} has shape {found}, expected {expected}'))
@@ -45,8 +46,3 @@ def check_weights(
             f'{recognise(source if file is None else file)}; the model is {recognise(target)}. '
             'Use weights of the same architecture (a plain ResNet or one with the same SE settings), '
             'or create the model with the settings of the weights.')
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    """Of a tensor; a module may keep something else in its state dict, too."""
-    return tuple(getattr(value, 'shape', ()))

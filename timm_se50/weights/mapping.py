@@ -93,9 +93,8 @@ def clean_weights(
     for key, value in state_dict.items():
         if not isinstance(key, str):
             raise RuntimeError(f'{key!r} is a key of type {type(key).__name__}; expected names of weights.')
-        if isinstance(value, Tensor) and (value.is_nested or value.layout != torch.strided or value.is_meta):
-            kind = 'nested' if value.is_nested else 'on the meta device' if value.is_meta else value.layout
-            raise RuntimeError(f'{key!r} is {kind}; expected a dense tensor with data.')
+        if isinstance(value, Tensor) and (value.is_nested or value.layout != torch.strided):
+            raise RuntimeError(f'{key!r} is {"nested" if value.is_nested else value.layout}; expected a dense tensor.')
         name = _PREFIXES.sub('', key) if wrapped else key
         if name not in others and not _is_weight(value):
             if not isinstance(value, Tensor):

@@ -9,8 +9,6 @@ import pytest
 import timm
 from helpers import in_forks, pip
 
-from timm_se50.cli.doctor import diagnose
-
 ROOT = Path(__file__).parents[1]
 thorough, weekly = pytest.mark.thorough, pytest.mark.weekly
 MODELS = ['se_resnet50_patch', 'se_resnet50_replace']
@@ -159,18 +157,11 @@ def test_old_timm_is_warned_of_once(python, broken, options):
 
 CORE = [path.stem for path in (ROOT / 'timm_se50').glob('*.py')
         if path.stem not in ('__init__', 'param_groups', 'stock', 'torch_internals')] + ['weights']
-# Missed by the public face alone: by then the rest has been imported, and the models are registered last of all
-LACKING = {'squeeze_excite': 'se_parameters', 'surgery': 'replace_blocks_'}
 
 
-def test_a_plugin_that_breaks_anywhere_leaves_timm_as_it_was(site, python, tmp_path):
+def test_a_plugin_that_breaks_anywhere_leaves_timm_as_it_was(python):
     """A module of the core lacks what the others look for in it, as after half an update."""
     cases = {module: f"sys.modules['timm_se50.{module}'] = types.ModuleType('timm_se50.{module}')" for module in CORE}
-    for module, name in LACKING.items():
-        package = shutil.copytree(site / 'timm_se50', tmp_path / name / 'timm_se50')
-        with (package / f'{module}.py').open('a') as file:
-            file.write(f'\ndel {name}\n')
-        cases[name] = f"sys.path.insert(0, {name!r})"
     cases = {case: f"""
 import sys, types
 {code}
@@ -179,7 +170,6 @@ assert not timm.list_pretrained('se_resnet50*')""" for case, code in cases.items
     stderr = python('-c', in_forks('import torch, torchvision, huggingface_hub', cases))
     assert stderr.count('timm-se50 could not be loaded, so timm does not know its models. ImportError') == len(cases)
     assert all(f"from 'timm_se50.{module}'" in stderr for module in CORE)
-    assert all(f'ImportError: cannot import name {name!r}' in stderr for name in LACKING.values())
 
 
 @pytest.mark.parametrize(('env', 'status', 'finding'), [
@@ -195,13 +185,3 @@ def test_doctor(site, tmp_path, env, status, finding):
     assert f'without an import  {finding}' in done.stdout
     assert 'se_resnet50_patch (23 pretrained tags), se_resnet50_replace (23 pretrained tags)' in done.stdout
     assert f'in {site}' in done.stdout
-
-
-def test_doctor_where_python_dies_without_a_word(tmp_path, monkeypatch):
-    python = tmp_path / 'python'
-    python.write_text('#!/bin/sh\nkill -9 $$\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, 'executable', str(python))
-    known, findings = diagnose()
-    assert not known
-    assert findings['without an import'] == 'no: Python ended with status -9'

@@ -23,17 +23,6 @@ def test_average_precision(first, scores, second, expected):
     assert detection.average_precision(found, TARGETS) == pytest.approx(expected)
 
 
-@pytest.mark.thorough
-def test_the_benchmark_runs(tmp_path):
-    arguments = ['--base-steps', '1', '--steps', '2', '--seeds', '1', '--test-images', '2', '--output']
-    detection.main([*arguments, str(tmp_path)])
-    result = json.loads((tmp_path / 'detection.json').read_text())
-    assert result['base']['settings'] == dict(base_rounds=1, base_steps=1, steps=2, test_images=2)
-    curves = result['seed 1']['ap50']
-    assert curves['without SE'].keys() == curves['with SE'].keys() == {'0', '1', '2'}
-    assert (tmp_path / 'detection.png').stat().st_size > 0
-
-
 def test_the_page_states_what_was_filed():
     """Every figure of its table, and the plain detector's."""
     root = Path(__file__).parents[1]

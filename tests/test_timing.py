@@ -1,11 +1,8 @@
 """The benchmarks' loop and engines: the figures are the clock's, and what runs is the model."""
-import json
-import sys
 
 import pytest
 import timm
 import torch
-import training
 from timing import interleave, make_run, median_ratio
 
 
@@ -33,18 +30,3 @@ def test_engine_runs_the_model(engine):
     expected = model(x)
     out = torch.as_tensor(make_run(engine, model, x)())
     assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
-
-
-@pytest.mark.thorough
-def test_training_benchmark_keeps_what_it_does_not_measure(tmp_path, monkeypatch):
-    arguments = ['training.py', '--batch-sizes', '2', '--image-sizes', '32', '--rounds', '1', '--warmup', '0']
-    for layout in ('contiguous_format', 'channels_last'):
-        monkeypatch.setattr(sys, 'argv', [*arguments, '--layouts', layout, '--out', str(tmp_path)])
-        training.main()
-    results = json.loads((tmp_path / 'training.json').read_text())
-    assert list(results) == ['2, 32, contiguous', '2, 32, channels_last']
-    for record in results.values():
-        saved = {name: m['saved_ratio'] for name, m in record['models'].items()}
-        assert saved['memory_efficient'] < saved['resnet50'] == 1 < saved['seresnet50']
-    assert (tmp_path / 'training.md').read_text().count('| 2, 32, ') == 2
-    assert (tmp_path / 'training.png').read_bytes().startswith(b'\x89PNG')

@@ -1,7 +1,5 @@
 """Each private name of PyTorch is taken away in turn, as its next release may: everything computes what it did."""
-import ast
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -73,18 +71,6 @@ def test_careful_without_it(name):
     assert getattr(torch_internals, function)(*ARGUMENTS.get(function, ())) is says
 
 
-def test_every_private_name_is_here():
-    """Those that a docstring or a comment names do not count."""
-    tree = ast.parse(Path(torch_internals.__file__).read_text())
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    private = {name for name in used - own if name.startswith('_') and ' ' not in name}
-    # torch._C has been there from the first release; what it holds is what may go
-    assert private - {'_C'} == set(CAREFUL)
-
-
 def small():
     return settle_(ResNet(Bottleneck, (1, 1, 1, 1), num_classes=3, zero_init_last=False))
 
@@ -134,5 +120,3 @@ def test_all_of_it_is_found_in_this_pytorch():
     y.register_hook(lambda grad: seen.append(torch_internals.is_batched(grad)))
     torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
     assert seen == [True]
-
-

@@ -78,7 +78,7 @@ class ZeroConv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
         """Be zero, by the tensors' own method: torch.nn.init is switched off by who has weights to load."""
         with torch.no_grad():
-            for parameter in self.parameters():
+            for parameter in self.parameters(recurse=False):  # not what a parametrization made of them
                 parameter.zero_()
 
     zero_init_last = reset_parameters  # timm's ResNet.init_weights() draws every convolution, then calls this

@@ -37,8 +37,9 @@ batches, classes = [(images, torch.tensor([0, 0, 1, 1]))], ['cat', 'dog']
 THE_HUB = '\n## The Hugging Face Hub\n'  # what follows needs one: tests/hub/test_hub_docs.py
 THEN = {
     'README.md': '''
-assert len(se_parameters(model)) == 4 * (23 + 3)
-assert sum(p.requires_grad for p in model.parameters()) == 4 * (23 + 3) + 2
+assert len(optimizer.param_groups[1]['params']) == 4 * (3 + 4 + 23 + 3)
+assert sum(p.requires_grad for p in model.parameters()) == 4 * (3 + 4 + 23 + 3) + 2
+assert all(torch.equal(v, same.state_dict()[k]) for k, v in model.state_dict().items())
 ''',
     'docs/any_model.md': '''
 assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())

@@ -83,8 +83,7 @@ def _plot(speeds: dict[str, Any], path: Path) -> None:
         ax.set_title(f'batch {part}', loc='left', fontsize='medium')
     fig.suptitle("Speed, timm's eager seresnet50 = 1 (more is better)", weight='bold')
     m = next(iter(speeds.values()))['machine']
-    fig.supxlabel(
-        f'orange: this plugin, grey: timm. {m["cpu"]}, {m["threads"]} thread(s), torch {m["versions"]["torch"]}, {m["date"]}',
-        fontsize='small', color='#555555')
+    about = f'{m["cpu"]}, {m["threads"]} thread(s), torch {m["versions"]["torch"]}, {m["date"]}'
+    fig.supxlabel(f'orange: this plugin, grey: timm. {about}', fontsize='small', color='#555555')
     fig.savefig(path, dpi=200)
     plt.close(fig)

@@ -31,7 +31,8 @@ def report(results: dict[str, Any], folder: Path) -> None:
                            (axes[1], 'step_ratio_median', 'time of a training step')):
         for i, (name, color) in enumerate(zip(LABELS, ('#999999', '#d55e00'))):
             values = [record['models'][name][key] for record in results.values()]
-            bars = ax.barh([y + 0.4 * i - 0.2 for y in range(len(values))], values, 0.38, color=color, label=LABELS[name])
+            at = [y + 0.4 * i - 0.2 for y in range(len(values))]
+            bars = ax.barh(at, values, 0.38, color=color, label=LABELS[name])
             ax.bar_label(bars, fmt='%.2f', padding=3, fontsize=9)
         ax.axvline(1.0, color='black', linewidth=0.8)
         ax.set_title(f"{title}, timm's resnet50 = 1 (less is better)", loc='left', fontsize='medium')

@@ -11,9 +11,9 @@ def naming(place: object) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.args:  # of the file system or the network, and says what it is about
+        if e.filename or (e.args and e.errno is None):  # of the file system or the network: it says what it is about
             raise
-        raise FileNotFoundError(f'{place}: there is no such file.') from e
+        raise type(e)(f'{place}: {e if e.args else "there is no such file"}.') from e
     except RuntimeError as e:
         raise RuntimeError(f'{place}: {e}') from e
     except Exception as e:  # what a damaged pickle raises has no bound

@@ -101,7 +101,7 @@ def test_an_answer_of_another_form(case, client, server, files, pushed, tmp_path
 
 
 READ_ONLY = """
-import errno, io
+import errno, io, pathlib
 def refusing(call):
     opens = call is io.open
     def wrapper(path, *args, **kwargs):
@@ -113,6 +113,8 @@ def refusing(call):
 for name in ('replace', 'rename', 'unlink', 'remove', 'mkdir', 'symlink'):
     setattr(os, name, refusing(getattr(os, name)))
 io.open = refusing(io.open)
+if hasattr(pathlib, '_NormalAccessor'):  # of Python 3.10, which has looked io.open up already
+    pathlib._NormalAccessor.open = staticmethod(io.open)
 """
 
 

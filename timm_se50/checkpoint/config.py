@@ -22,9 +22,8 @@ from .outline import OURS, PORTABLE, make_outline
 
 __all__ = ['checkpoint_config', 'se_config']
 
-# Of a `data_config`: how many numbers each is, 0 for as many as there are channels, None for a name
-_PREPROCESSING = {'input_size': 3, 'test_input_size': 3, 'mean': 0, 'std': 0, 'crop_pct': 1, 'test_crop_pct': 1,
-                  'img_size': 1, 'in_chans': 1, 'crop_mode': None, 'interpolation': None}
+_SIZES, _NAMES = ('input_size', 'test_input_size'), ('crop_mode', 'interpolation')
+_PREPROCESSING = (*_SIZES, *_NAMES, 'mean', 'std', 'crop_pct', 'test_crop_pct', 'img_size', 'in_chans')
 
 
 def se_config(model: nn.Module) -> SEConfig:
@@ -123,20 +122,15 @@ def checkpoint_config(
 
 def _data_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
     """It in plain numbers and names, after a check."""
-    plain: dict[str, Any] = {}
-    for key, value in data_config.items():
+    plain = json.loads(json.dumps(dict(data_config), default=lambda v: v.tolist()))  # of NumPy or a tensor, as measured
+    for key, value in plain.items():
         if key not in _PREPROCESSING:
             raise ValueError(f'data_config: {key!r} is unknown; expected some of {", ".join(_PREPROCESSING)}.')
-        count = _PREPROCESSING[key]
-        if value is None or (count is None and isinstance(value, str)):
-            plain[key] = value
-            continue
-        several = [value] if isinstance(value, Real) or not hasattr(value, '__len__') else list(value)
-        several = [v.item() if hasattr(v, 'item') else v for v in several]  # often of NumPy or a tensor, as measured
-        if count is None or (count and count != len(several)) or not all(isinstance(v, Real) for v in several):
-            expected = 'a name' if count is None else f'{count} numbers' if count else 'a number for each channel'
-            raise ValueError(f'data_config: {key!r} is {value!r}; expected {expected}.')
-        plain[key] = several[0] if count == 1 else several
+        kind, expected = (str, 'a name') if key in _NAMES else (Real, 'numbers')
+        several = value if isinstance(value, list) else [value]
+        fits = all(isinstance(v, kind) for v in several) and (key not in _SIZES or len(several) == 3)
+        if value is not None and not fits:
+            raise ValueError(f'data_config: {key!r} is {value!r}; expected {expected}{", three" * (key in _SIZES)}.')
     return plain
 
 

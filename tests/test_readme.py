@@ -1,14 +1,12 @@
 """What the README states as figures, counted anew."""
 import json
 import re
-import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 import timm
 import torch
-from studies.earned import write_report
 from studies.record import Record
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -50,34 +48,6 @@ def test_step_0_table_is_the_studys(file):
     rows = re.findall(
         rf'^\| .*? \| {figure} \| {figure} \| {figure} \|$', (ROOT / file).read_text(), re.MULTILINE)
     assert rows == measured
-
-
-def test_docs_have_the_studys_report(tmp_path):
-    """As it is made of the runs that were filed, and the sentences before it say the same."""
-    shutil.copytree(ROOT / 'benchmarks' / 'results' / 'study', tmp_path / 'study')
-    write_report(tmp_path)
-    report = (tmp_path / 'study.md').read_text()
-    page = (ROOT / 'docs' / 'study.md').read_text()
-    assert report == (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
-    assert report in page
-    assert 'in 1 of 7 comparisons' in report
-    assert 'Not run' not in report
-    assert page.split()[4:9] == ['**In', 'one', 'case', 'of', 'seven:']
-    assert '1.3 ± 0.3 points of AUROC at equal steps and by\n0.8 ± 0.3 at equal compute' in README
-    assert 'with SGD by 0.8 ± 0.3 and 0.3 ± 0.4' in README
-    assert 'behind with SGD, by\n0.2 ± 0.1 and 0.4 ± 0.2' in README
-    assert 'fashion, sgd, SE, its learning rate 10 times: -0.17 ± 0.06' in report
-    assert 'digits, sgd, SE, its learning rate 10 times: -0.45 ± 0.20' in report
-    said = page.partition('## What')[0]
-    assert "solar, sgd, SE, position 'pre': +0.36 ± 0.55" in report
-    assert "+0.36 ± 0.55 at the position 'pre'" in said
-    for optimizer, steps, compute in (('sgd', '0.76 ± 0.34', '+0.31 ± 0.40'), ('adamw', '1.26 ± 0.32', '0.77 ± 0.32')):
-        rows = report.partition(f'{optimizer}, fresh seeds:')[2].partition('**Fashion')[0]
-        row = next(row for row in rows.splitlines() if row.startswith('| SE as it comes '))
-        assert steps in row
-        assert compute in row
-        assert steps in said
-        assert compute in said
 
 
 def test_int8_table_is_the_benchmarks():

@@ -139,10 +139,3 @@ def test_ratio_of_steps_is_of_neighbours():
     found = study_cost.compare(partial(next, plain), partial(next, se), 10)
     assert found['ratio'] == 1.5
     assert found['quartiles'] == [1.5, 1.5]
-
-
-def test_equal_compute_is_what_was_measured():
-    factors = json.loads(study_cost.FILE.read_text())['factors']
-    for task, size in study.SIZES.items():
-        filed = factors[str(size)]
-        assert abs(study.LONGER[task] - filed['median']) < 0.01

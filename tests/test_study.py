@@ -67,6 +67,7 @@ def test_study_end_to_end_cut_and_resumed(images, run, tmp_path):
     assert 'Not run: random gates (timm), BatchNorm carried; SE in stages 1 to 3; ' in report
     assert (tmp_path / 'results' / 'study.png').read_bytes().startswith(b'\x89PNG')
 
+    (tmp_path / 'results' / 'study.md').unlink()
     last = kept['runs'].pop()
     path.write_text(json.dumps(kept))
     run(images, *main)

@@ -119,7 +119,7 @@ def render_card(
     Args:
         config: The model's config.json.
         architecture: Its name in this package.
-        network: What it is, as `recognise` has it.
+        network: What it is, in words.
         se: Its SE settings.
         card: The rest.
         base_model: As `origin` has it.

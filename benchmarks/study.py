@@ -52,6 +52,7 @@ def main() -> None:
             model = make_arm(key.arm, source, key.seed, None if name == 'fashion' else len(task.classes))
             record.add(key, train(model, task, recipe, key.seed, device, f'{name}: {key}'))
             write_report(args.output)
+    write_report(args.output)  # there may have been nothing left to run
     print((args.output / 'study.md').read_text())
 
 

@@ -1,14 +1,13 @@
 """What the README states as figures, counted anew."""
 import json
 import re
-import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 import timm
 import torch
-from studies.earned import difference, write_report
+from studies.earned import difference
 from studies.record import Record
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,13 +61,6 @@ def test_what_is_said_below_the_picture_is_the_studys():
     assert [run['curve']['0'] for run in ours] == [run['curve']['0'] for run in plain]
     loss, error = difference(*({i: run['test']['accuracy'] for i, run in enumerate(runs)} for runs in (plain, ours)))
     assert re.findall(r'[\d.]+ ± [\d.]+', said) == [f'{loss:.1f} ± {error:.1f}']
-
-
-def test_study_report_is_of_the_records(tmp_path):
-    shutil.copytree(ROOT / 'benchmarks' / 'results' / 'study', tmp_path / 'study')
-    write_report(tmp_path)
-    report = (tmp_path / 'study.md').read_text()
-    assert report == (ROOT / 'benchmarks' / 'results' / 'study.md').read_text()
 
 
 def test_int8_table_is_the_benchmarks():

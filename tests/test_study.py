@@ -67,6 +67,7 @@ def test_study_end_to_end_cut_and_resumed(images, run, tmp_path):
     assert 'Not run: random gates (timm), BatchNorm carried; SE in stages 1 to 3; ' in report
     assert (tmp_path / 'results' / 'study.png').read_bytes().startswith(b'\x89PNG')
 
+    (tmp_path / 'results' / 'study.md').unlink()
     last = kept['runs'].pop()
     path.write_text(json.dumps(kept))
     run(images, *main)
@@ -139,10 +140,3 @@ def test_ratio_of_steps_is_of_neighbours():
     found = study_cost.compare(partial(next, plain), partial(next, se), 10)
     assert found['ratio'] == 1.5
     assert found['quartiles'] == [1.5, 1.5]
-
-
-def test_equal_compute_is_what_was_measured():
-    factors = json.loads(study_cost.FILE.read_text())['factors']
-    for task, size in study.SIZES.items():
-        filed = factors[str(size)]
-        assert abs(study.LONGER[task] - filed['median']) < 0.01

@@ -113,6 +113,13 @@ def test_each_public_name_has_its_place_and_an_example():
     assert not [name for name in timm_se50.__all__ if not re.search(rf'\b{name}\b', examples)]
 
 
+@pytest.mark.parametrize('file', ['README.md', 'docs/api.md'])
+def test_code_is_read_without_scrolling_sideways(file):
+    """In the site, in a window of 1,300 pixels."""
+    code = ''.join(re.findall(r'```\w+\n(.*?)```', (ROOT / file).read_text(), re.DOTALL)).splitlines()
+    assert max(map(len, code)) <= 96
+
+
 def commands(file):
     """The lines of a page that are set off as code and begin with timm-se50."""
     return re.findall(r'^    (timm-se50 .*)$', (ROOT / file).read_text(), re.MULTILINE)

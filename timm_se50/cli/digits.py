@@ -100,11 +100,11 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], path: Path) -> No
 
 def _name_lines(
         axes: Any, curves: Mapping[str, list[tuple[int, float]]], colors: Mapping[str, str], begin: int) -> None:
-    """The source beside its middle, random gates beside their start, the two that lie on each other above their end."""
+    """The source beside its middle, random gates below their start, the two that lie on each other above their end."""
     source, ours, random, plain = curves
     middle = curves[source][len(curves[source]) // 2]
     end = begin + curves[ours][-1][0], max(curves[ours][-1][1], curves[plain][-1][1])
     for label, point, offset, side in (
-            (source, middle, (10, -10), 'left'), (random, (begin, curves[random][0][1]), (14, -3), 'left'),
+            (source, middle, (10, -10), 'left'), (random, (begin, curves[random][0][1]), (8, -17), 'left'),
             (ours, end, (0, 10), 'right'), (plain, end, (0, 25), 'right')):
         axes.annotate(label, point, offset, textcoords='offset points', ha=side, color=colors[label], weight='bold')

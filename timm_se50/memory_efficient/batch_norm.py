@@ -8,10 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ['batch_norm', 'normalized', 'repeated', 'samples', 'samples_at_once', 'statistics', 'update_running_']
+__all__ = ['batch_norm', 'is_by_sample', 'normalized', 'repeated', 'samples', 'samples_at_once', 'statistics', 'update_running_']
 
 # Up to this ratio of a channel's squared mean to its variance, the latter is a difference of sums, which costs 3 bits
 MAX_RATIO = 4
+# From as many numbers of one sample on a call for each sample costs less than it saves
+MIN_NUMBERS = 2 ** 16
 
 
 def batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,7 +30,7 @@ def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -
     """The norm's output, `gamma * x^ + beta`, each by channel, (C,), or by sample too, (N, C); x^ without the two."""
     if gamma is None or gamma.ndim == 1:
         return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
-    if z.device.type == 'cpu' and (z.is_contiguous() or not _is_full(z)):
+    if is_by_sample(z) and (z.is_contiguous() or not _is_full(z)):
         return _normalized_by_sample(z, mean, invstd, gamma, beta)
     if not _is_full(z):  # its few digits and range are for the normalized numbers
         gamma, beta = gamma.to(z.dtype), beta.to(z.dtype)
@@ -45,6 +47,11 @@ def _normalized_by_sample(z: Tensor, mean: Tensor, invstd: Tensor, gamma: Tensor
     for x, y, *affine in zip(samples(z, n), samples(out, n), *rows, strict=True):
         torch.native_batch_norm(x, *affine, mean, var, False, 0.0, 0.0, out=(y, unused, unused))
     return out
+
+
+def is_by_sample(z: Tensor) -> bool:
+    """Whether BatchNorm's own loops, a sample at a time, are the fastest: on a CPU, unless the calls cost more."""
+    return z.device.type == 'cpu' and (z.is_contiguous() or z[0].numel() >= MIN_NUMBERS)
 
 
 def samples_at_once(*maps: Tensor) -> int:

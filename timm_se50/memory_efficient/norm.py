@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from ..squeeze_excite import SEModule
-from ..torch_internals import is_batched
+from ..torch_internals import is_batched, is_compiling
 from .arithmetic import excite, excite_backward, parameters
-from .batch_norm import batch_norm, normalized, repeated, samples, samples_at_once, statistics
+from .batch_norm import batch_norm, is_by_sample, normalized, repeated, samples, samples_at_once, statistics
 
 __all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
@@ -130,15 +130,15 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
     """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
-    gamma, beta, on_cpu = *params[:2], z.device.type == 'cpu'
-    if on_cpu:
+    gamma, beta, by_sample = *params[:2], is_by_sample(z)
+    if by_sample:
         means, mean, invstd = statistics(z, norm)
     else:
         out, mean, invstd = batch_norm(z, norm)
         means = z.mean((2, 3), dtype=mean.dtype)
     mean_x = (means - mean) * invstd
     gate, *steps = excite(mean_x, params, *args)
-    if on_cpu:
+    if by_sample:
         out = normalized(z, mean, invstd, gate * gamma, gate * beta).add_(shortcut)
     else:
         torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
@@ -149,7 +149,7 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     """Gradients of z, shortcut and `params`."""
     mean, invstd, mean_x, *steps = stats
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
-    sum_g, sum_gx = _sums(g, z, mean, invstd, by_sample=z.device.type == 'cpu')
+    sum_g, sum_gx = _sums(g, z, mean, invstd, is_by_sample(z))
     gate, d_squeeze, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
 
     # BatchNorm's backward of gamma * (gate * g + d_squeeze / pixels), the gradient of x^: its sum over the batch, and
@@ -178,7 +178,7 @@ def _refuse_unknown_backward(d_out: Tensor) -> None:
     """Raise a RuntimeError in a backward that is asked for more than gradients: these are written by hand."""
     for asked, what in (
         (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
-        (is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
+        (not is_compiling() and is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
     ):
         if asked:
             raise RuntimeError(

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from helpers import shake_
+from torch._dynamo import compiled_autograd
 from training import saved_bytes
 
 from timm_se50.memory_efficient import blocks as me
@@ -80,6 +81,25 @@ def test_a_compiled_step_is_that_of_the_plain_path(kwargs, compile_, monkeypatch
     assert results[0].keys() == results[1].keys()
     for key, expected in results[0].items():
         torch.testing.assert_close(results[1][key], expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')  # inside torch
+@pytest.mark.skipif(not hasattr(compiled_autograd, '_enable'), reason='an older PyTorch has it under another name')
+def test_an_eager_step_whose_backward_is_compiled():
+    """Compiled autograd traces the backward written by hand: whole, once, and with the same result."""
+    torch._dynamo.reset()
+    plain, efficient = make(False).double(), make().double()
+    expected = step(plain, plain)
+    compiler = torch.compile(backend='aot_eager', fullgraph=True)
+    with compiled_autograd._enable(compiler), torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(2):
+            efficient.zero_grad()
+            efficient.load_state_dict(make(False).state_dict())
+            found = step(efficient, efficient)
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-9, atol=1e-9 * float(expected[key].abs().max()))
+    torch._dynamo.reset()
 
 
 def step(model, run):

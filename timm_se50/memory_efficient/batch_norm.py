@@ -8,15 +8,17 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ['affine', 'batch_norm', 'is_full_cpu', 'normalized', 'statistics', 'update_running_']
+__all__ = ['batch_norm', 'is_by_sample', 'normalized', 'repeated', 'samples', 'samples_at_once', 'statistics', 'update_running_']
 
 # Up to this ratio of a channel's squared mean to its variance, the latter is a difference of sums, which costs 3 bits
 MAX_RATIO = 4
+# From as many numbers of one sample on a call for each sample costs less than it saves
+MIN_NUMBERS = 2 ** 16
 
 
 def batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     """The norm's output, and the mean and 1 / std that it was computed with."""
-    if is_full_cpu(z) and z.is_contiguous():
+    if z.device.type == 'cpu' and _is_full(z) and z.is_contiguous():
         _, mean, invstd = statistics(z, norm)
         return normalized(z, mean, invstd, norm.weight, norm.bias), mean, invstd
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
@@ -25,25 +27,64 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]
 
 
 def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -> Tensor:
-    """The norm's output, by what it is computed with; x^ without gamma and beta."""
-    return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
+    """The norm's output, `gamma * x^ + beta`, each by channel, (C,), or by sample too, (N, C); x^ without the two."""
+    if gamma is None or gamma.ndim == 1:
+        return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
+    if is_by_sample(z) and (z.is_contiguous() or not _is_full(z)):
+        return _normalized_by_sample(z, mean, invstd, gamma, beta)
+    if not _is_full(z):  # its few digits and range are for the normalized numbers
+        gamma, beta = gamma.to(z.dtype), beta.to(z.dtype)
+        return torch.addcmul(beta[..., None, None], normalized(z, mean, invstd), gamma[..., None, None])
+    scale = gamma * invstd
+    return torch.addcmul((beta - scale * mean)[..., None, None], z, scale[..., None, None])
 
 
-def is_full_cpu(z: Tensor) -> bool:
-    """Whether the map is on a CPU, in full precision: `statistics` is for no other."""
-    return z.device.type == 'cpu' and z.dtype.itemsize >= 4
+def _normalized_by_sample(z: Tensor, mean: Tensor, invstd: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """The same by BatchNorm's own loop, which computes in full precision, whatever the map has."""
+    out, n = torch.empty_like(z), samples_at_once(z)
+    mean, var, unused = repeated(mean, n), repeated(invstd ** -2, n), mean.new_empty(0)
+    rows = (t.reshape(-1, len(mean)).unbind() for t in (gamma, beta))
+    for x, y, *affine in zip(samples(z, n), samples(out, n), *rows, strict=True):
+        torch.native_batch_norm(x, *affine, mean, var, False, 0.0, 0.0, out=(y, unused, unused))
+    return out
+
+
+def is_by_sample(z: Tensor) -> bool:
+    """Whether BatchNorm's own loops, a sample at a time, are the fastest: on a CPU, unless the calls cost more."""
+    return z.device.type == 'cpu' and (z.is_contiguous() or z[0].numel() >= MIN_NUMBERS)
+
+
+def samples_at_once(*maps: Tensor) -> int:
+    """As how many channels times as many BatchNorm can take the maps: where the samples' channels lie one behind the
+    other like those of one sample, all at once, and else one sample at a time, which a CPU does not mind."""
+    return len(maps[0]) if all(z.is_contiguous() for z in maps) else 1
+
+
+def samples(z: Tensor, n: int) -> tuple[Tensor, ...]:
+    """The map in parts of `n` samples, each as one sample of n * C channels."""
+    return z.view(-1, n * z.shape[1], *z.shape[2:]).chunk(len(z) // n)
+
+
+def repeated(t: Tensor, n: int) -> Tensor:
+    """What each channel has, for `n` samples' channels."""
+    return t.expand(n, -1).flatten()  # for one sample no copy
 
 
 def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     """Mean by channel and sample, (N, C); mean and 1 / std by channel. The norm's running statistics are updated."""
-    means = z.mean((2, 3))
+    unused = torch.zeros_like(norm.running_mean)  # running statistics; without, the results have the map's precision
     if z.is_contiguous():
-        mean, var = _moments(z, means)
-        update_running_(norm, mean, var, z.numel() // len(mean))
-    else:
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        mean, var = torch.batch_norm_update_stats(
-            z, norm.running_mean, norm.running_var, cast(float, norm.momentum))
+        means = z.mean((2, 3), dtype=unused.dtype)
+        mean, var = _moments(z, means, unused)
+    elif _is_full(z):
+        means = z.mean((2, 3))
+        mean, var = torch.batch_norm_update_stats(z, unused, unused, 0.0)
+    else:  # the mean alone takes longer than both of a sample; and these numbers' own error hides that of the means
+        parts = zip(*(torch.batch_norm_update_stats(x, unused, unused, 0.0) for x in samples(z, 1)), strict=True)
+        means, vars_ = (torch.stack(part) for part in parts)
+        mean = means.mean(0)
+        var = vars_.mean(0) + (means - mean).square().mean(0)
+    update_running_(norm, mean, var, z.numel() // len(mean))
     return means, mean, (var + norm.eps).rsqrt()
 
 
@@ -54,27 +95,19 @@ def update_running_(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int)
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
 
 
-def _moments(z: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(z: Tensor, means: Tensor, unused: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel of a contiguous map, from its mean by channel and sample."""
-    rows, pixels = torch.linalg.vector_norm(z, dim=(2, 3)).double(), z[0, 0].numel()
+    rows, pixels = torch.linalg.vector_norm(z, dim=(2, 3), dtype=means.dtype).double(), z[0, 0].numel()
     mean = means.double().mean(0)
     var = rows.square().mean(0) / pixels - mean.square()
     lost = mean.square() > MAX_RATIO * var
     if lost.any():
         (which,) = lost.nonzero(as_tuple=True)
-        part = torch.batch_norm_update_stats(z.index_select(1, which), None, None, 0.0)
+        part = torch.batch_norm_update_stats(z.index_select(1, which), unused[which], unused[which], 0.0)
         mean[which], var[which] = (t.double() for t in part)
-    return mean.to(z.dtype), var.to(z.dtype)
+    return mean.to(means.dtype), var.to(means.dtype)
 
 
-def affine(z: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`scale * z + shift`, one scale and one shift for each channel of each sample, (N, C)."""
-    if not (is_full_cpu(z) and z.is_contiguous()):
-        return torch.addcmul(shift[..., None, None], z, scale[..., None, None])
-    # as BatchNorm of one sample of so many channels; addcmul broadcasts these more slowly
-    out, rows = torch.empty_like(z), (1, -1, *z.shape[2:])
-    zero, one = z.new_zeros(scale.numel()), z.new_ones(scale.numel())
-    torch.ops.aten.native_batch_norm.out(
-        z.view(rows), scale.flatten(), shift.flatten(), zero, one, False, 0.0, 0.0,
-        out=out.view(rows), save_mean=z.new_empty(0), save_invstd=z.new_empty(0))
-    return out
+def _is_full(z: Tensor) -> bool:
+    """Whether the map is in full precision."""
+    return z.dtype.itemsize >= 4

@@ -72,15 +72,20 @@ def is_applicable(block: SEBottleneck, x: Tensor) -> bool:
 def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     """The block's forward."""
     conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se_standard)
-    compiling, remade = is_compiling(), False
-    z = _norm_relu_conv(block.conv1(x), block.bn1, block.act1, block.conv2)
-    if is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity):
-        remade = (
-            not compiling and _is_norm_relu_conv(z, block.bn2, block.act2, conv) and conv.in_channels <= MAX_REMADE)
-        if not remade:
-            z = _norm_relu_conv(z, block.bn2, block.act2, conv)
+    compiling = is_compiling()
+    z = block.conv1(x)
+    if _is_norm_relu_conv(z, block.bn1, block.act1, block.conv2):
+        z = _norm_relu_conv(z, block.bn1, block.conv2)
     else:
+        z = block.conv2(block.act1(block.bn1(z)))
+    as_one = (
+        is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity)
+        and _is_norm_relu_conv(z, block.bn2, block.act2, conv))
+    remade = as_one and not compiling and conv.in_channels <= MAX_REMADE
+    if not as_one:
         z = conv(block.aa(block.act2(block.drop_block(block.bn2(z)))))  # type: ignore[misc]
+    elif not remade:
+        z = _norm_relu_conv(z, block.bn2, conv)
 
     # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
     keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
@@ -92,9 +97,7 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     return norm_se_add_relu(z, shortcut, norm, se, keep)
 
 
-def _norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> Tensor:
-    if not _is_norm_relu_conv(z, norm, act, conv):
-        return conv(act(norm(z)))
+def _norm_relu_conv(z: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
     norm, conv = cast(nn.BatchNorm2d, norm), cast(nn.Conv2d, conv)
     return conv(traced_norm_relu(z, norm)) if is_compiling() else norm_relu_conv(z, norm, conv)
 

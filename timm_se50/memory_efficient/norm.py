@@ -3,9 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from ..squeeze_excite import SEModule
-from ..torch_internals import is_batched
+from ..torch_internals import is_batched, is_compiling
 from .arithmetic import excite, excite_backward, parameters
-from .batch_norm import affine, batch_norm, is_full_cpu, normalized, statistics
+from .batch_norm import batch_norm, is_by_sample, normalized, repeated, samples, samples_at_once, statistics
 
 __all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
@@ -50,9 +50,8 @@ class _NormReLUConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, gamma, beta, weight, norm, conv):
         ctx.conv_args = _conv_args(conv)
-        with torch.autocast(z.device.type, enabled=False):
-            h, mean, invstd = batch_norm(z, norm)
-            out = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
+        h, mean, invstd = batch_norm(z, norm)
+        out = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
         ctx.save_for_backward(z, gamma, beta, weight, mean, invstd)
         return out
 
@@ -60,10 +59,9 @@ class _NormReLUConv(torch.autograd.Function):
     def backward(ctx, d_out):
         _refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd = ctx.saved_tensors
-        with torch.autocast(z.device.type, enabled=False):
-            h = normalized(z, mean, invstd, gamma, beta).relu_()
-            grads = _norm_relu_conv_backward(
-                d_out, h, z, gamma, weight, mean, invstd, ctx.conv_args, ctx.needs_input_grad[:4])
+        h = normalized(z, mean, invstd, gamma, beta).relu_()
+        grads = _norm_relu_conv_backward(
+            d_out, h, z, gamma, weight, mean, invstd, ctx.conv_args, ctx.needs_input_grad[:4])
         return *grads, None, None
 
 
@@ -132,16 +130,16 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
     """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
-    if is_full_cpu(z):
+    gamma, beta, by_sample = *params[:2], is_by_sample(z)
+    if by_sample:
         means, mean, invstd = statistics(z, norm)
     else:
         out, mean, invstd = batch_norm(z, norm)
         means = z.mean((2, 3), dtype=mean.dtype)
     mean_x = (means - mean) * invstd
     gate, *steps = excite(mean_x, params, *args)
-    if is_full_cpu(z):
-        scale = gate * (params[0] * invstd)
-        out = affine(z, scale, gate * params[1] - scale * mean).add_(shortcut)
+    if by_sample:
+        out = normalized(z, mean, invstd, gate * gamma, gate * beta).add_(shortcut)
     else:
         torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
     return out.relu_(), mean, invstd, mean_x, *steps
@@ -151,46 +149,36 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     """Gradients of z, shortcut and `params`."""
     mean, invstd, mean_x, *steps = stats
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
-    x, centre, invscale = z, mean, invstd
-    if z.dtype.itemsize < 4:  # its few digits and range are for the normalized numbers
-        x, centre, invscale = normalized(z, mean, invstd), torch.zeros_like(mean), torch.ones_like(invstd)
-    sum_g, sum_gx = _sums(g, x, centre, invscale, by_sample=z.device.type == 'cpu')
+    sum_g, sum_gx = _sums(g, z, mean, invstd, is_by_sample(z))
     gate, d_squeeze, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
 
     # BatchNorm's backward of gamma * (gate * g + d_squeeze / pixels), the gradient of x^: its sum over the batch, and
     # that of its product with x^, are gamma times the gradients of beta and gamma
-    gamma, (d_gamma, d_beta) = params[0].to(mean.dtype), d_params[:2]
-    pixels = z[0, 0].numel()
-    factor, count = gamma * invstd, len(z) * pixels
-    slope = d_gamma * factor * invscale / -count
-    offset = d_squeeze * (factor / pixels) - (d_beta * factor / count + slope * centre)
-    slope, offset, scale = slope.to(z.dtype).expand_as(offset), offset.to(z.dtype), (gate * factor).to(z.dtype)
-    return affine(x, slope, offset).addcmul_(g, scale[..., None, None]), g, *d_params
+    factor, (d_gamma, d_beta) = params[0].to(mean.dtype) * invstd, d_params[:2]
+    part = factor / (z.numel() // -len(mean))
+    slope, offset = (d_gamma * part).expand_as(gate), (d_beta - len(z) * d_squeeze) * part
+    scale = (gate * factor).to(z.dtype)
+    return normalized(z, mean, invstd, slope, offset).addcmul_(g, scale[..., None, None]), g, *d_params
 
 
-def _sums(g: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -> tuple[Tensor, Tensor]:
-    """Of g, and of g * (x - mean) * invstd, over pixels, (N, C) each.
-
-    BatchNorm's backward finds both in one pass, of one sample at a time: that is many calls, which a CPU does not mind,
-    and one call where the samples' channels lie one behind the other like those of one sample.
-    """
+def _sums(g: Tensor, z: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -> tuple[Tensor, Tensor]:
+    """Of g, and of g * x^, over pixels, (N, C) each; by sample, BatchNorm's backward finds both in one pass."""
     if by_sample:
-        n = len(g) if g.is_contiguous() and x.is_contiguous() else 1
-        stats = mean.repeat(n), invstd.repeat(n)
+        n = samples_at_once(g, z)
+        mean, invstd = repeated(mean, n), repeated(invstd, n)
         _, sums_gx, sums_g = zip(*(
-            torch.ops.aten.native_batch_norm_backward(*pair, None, None, None, *stats, True, 0.0, (False, True, True))
-            for pair in zip(*(t.reshape(-1, n * t.shape[1], *t.shape[2:]).split(1) for t in (g, x)), strict=True)
-        ), strict=True)
-        return torch.cat(sums_g).view(len(g), -1), torch.cat(sums_gx).view(len(g), -1)
-    centred = x - mean.to(x.dtype)[:, None, None]  # before the sum, whose terms would cancel
-    return g.sum((2, 3), dtype=mean.dtype), centred.mul_(g).sum((2, 3), dtype=mean.dtype) * invstd
+            torch.ops.aten.native_batch_norm_backward(
+                g1, z1, None, None, None, mean, invstd, True, 0.0, (False, True, True))
+            for g1, z1 in zip(samples(g, n), samples(z, n), strict=True)), strict=True)
+        return torch.stack(sums_g).view(len(g), -1), torch.stack(sums_gx).view(len(g), -1)
+    return g.sum((2, 3), dtype=mean.dtype), normalized(z, mean, invstd).mul_(g).sum((2, 3), dtype=mean.dtype)
 
 
 def _refuse_unknown_backward(d_out: Tensor) -> None:
     """Raise a RuntimeError in a backward that is asked for more than gradients: these are written by hand."""
     for asked, what in (
         (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
-        (is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
+        (not is_compiling() and is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
     ):
         if asked:
             raise RuntimeError(

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from timm.optim import param_groups_weight_decay
+from timm.utils import unwrap_model
 from torch import nn
 
 from .squeeze_excite import SEModule, se_parameters
@@ -55,7 +56,8 @@ def train_only_se_(model: ModelT) -> ModelT:
     """Have SE and the classifier train and nothing else: all other weights are frozen, in place.
 
     So are the running statistics: BatchNorm stays in eval mode, whatever mode the model is in. What the ResNet computes
-    below its gates stays what it was, bit for bit.
+    below its gates stays what it was, bit for bit. Norms are to be converted (SyncBatchNorm) before, and TorchScript
+    does not keep it. Back: `model.requires_grad_()`, and `del norm.train` of each norm.
 
     Args:
         model: A model with SE. Its classifier is what its `get_classifier()` gives, or `fc`; of a model that has
@@ -71,7 +73,8 @@ def train_only_se_(model: ModelT) -> ModelT:
     if not trained:
         raise ValueError(_no_se(model))
     model.requires_grad_(False)
-    head: Any = getattr(model, 'get_classifier', lambda: getattr(model, 'fc', None))
+    inner = unwrap_model(model)
+    head: Any = getattr(inner, 'get_classifier', lambda: getattr(inner, 'fc', None))
     for module in filter(None, (*trained, head())):
         module.requires_grad_()
     for module in model.modules():

@@ -78,7 +78,7 @@ def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwa
     given: Any = kwargs.get('pretrained_cfg')
     if pretrained and isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
         from .checkpoint.outline import check_described
-        check_described(given, kwargs.get('pretrained_model_args') or {}, variant, kwargs.get('cache_dir'))
+        check_described(given, kwargs, variant)
     try:
         return spare_fc2_(build(pretrained=pretrained))
     except Exception:

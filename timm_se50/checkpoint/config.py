@@ -175,7 +175,7 @@ def _layers(model: nn.Module) -> dict[str, str]:
             known = type(module) in BATCH_NORMS
             layers[name] = f'{"BatchNorm2d" if known else kind}({module.eps})'
         elif isinstance(module, SEModule):
-            layers[name] = f'{kind}(neutral={module.neutral})'
+            layers[name] = f'{kind}(neutral={module.neutral}, scales={module.logit_scale, module.gate_scale})'
         elif any(True for _ in module.children()):
             layers[name] = kind
         else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.resnet import ResNet
 from torch import Tensor
 
 from ..squeeze_excite import SEConfig
@@ -83,6 +84,8 @@ def convert_checkpoint(
     found, channels = _classes_and_channels(weights)
     with torch.device('meta'):
         plain: Any = timm.create_model(model)
+    if type(plain) is not ResNet:
+        raise ValueError(f'model={model!r} is a {type(plain).__name__}; expected one of timm.models.resnet.')
     converted: Any = timm.create_model(
         name, num_classes=found, in_chans=channels, pretrained_cfg={**plain.pretrained_cfg, 'architecture': name},
         **network_args(plain), **config.model_args())

@@ -80,6 +80,8 @@ def write_checkpoint(
     if not of_tag or portable or not is_tag_of(config, base_model):
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)
+        if of_tag:
+            config['pretrained_cfg']['hf_hub_id'] = base_model
     network = recognise(model.state_dict()).partition(' (se_stages=')[0]  # the settings of SE are a line of their own
     text = render_card(config, architecture, network, se, card, base_model, source)
     weights = seresnet50_weights(model) if portable else model.state_dict()

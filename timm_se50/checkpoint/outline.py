@@ -32,23 +32,21 @@ _NETWORK_ARGS = {
 _MAX_BLOCKS = 1000  # an outline of so many takes seconds
 
 
-def check_described(
-        cfg: Mapping[str, Any],
-        args: Mapping[str, Any],
-        architecture: str = OURS[0],
-        cache_dir: str | None = None,
-) -> None:
+def check_described(cfg: Mapping[str, Any], kwargs: Mapping[str, Any], architecture: str) -> None:
     """Raise a ValueError unless a config.json describes the network whose weights lie beside it.
 
     Args:
         cfg: What timm read of it as pretrained_cfg, with the place that it comes from.
-        args: What timm read of it as model_args.
+        kwargs: What timm passes on: `pretrained_model_args` is what it read as model_args. Where there are none, as
+            with a `pretrained_cfg` that the caller wrote, the network is the one that is asked for.
         architecture: The name in it.
-        cache_dir: As for `timm.create_model('hf-hub:...')`.
     """
     local = cfg['source'] == 'local-dir'
     place = f'{cfg["file" if local else "hf_hub_id"]}/config.json'
-    if unknown := sorted(args.keys() - _NETWORK_ARGS):
+    args = kwargs.get('pretrained_model_args')
+    if args is None:
+        args = {k: v for k, v in kwargs.items() if k in _NETWORK_ARGS - {'num_classes', 'in_chans'} and v is not None}
+    if unknown := sorted(k for k, v in args.items() if k not in _NETWORK_ARGS or v is None):
         raise ValueError(f'{place}: {unknown[0]!r} in model_args describes no network; take it out, and pass it to '
                          'timm.create_model() if you mean it.')
     try:
@@ -62,7 +60,8 @@ def check_described(
             return
     else:
         repo_id, _, revision = cfg['hf_hub_id'].partition('@')
-        path = Path(hf_hub_download(repo_id, 'model.safetensors', revision=revision or None, cache_dir=cache_dir))
+        path = Path(hf_hub_download(
+            repo_id, 'model.safetensors', revision=revision or None, cache_dir=kwargs.get('cache_dir')))
     with naming(path), safe_open(path, 'pt') as file:
         found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         header = {key: torch.empty(v.get_shape(), dtype=_DTYPES.get(v.get_dtype()), device='meta')
@@ -100,7 +99,7 @@ def check_folder(folder: Path) -> None:
     if architecture not in ARCHITECTURES:
         raise ValueError(f'{folder}/config.json is of a {architecture!r}; expected one of {", ".join(ARCHITECTURES)}. '
                          'For other models use timm.create_model().')
-    check_described(cfg, args, architecture)
+    check_described(cfg, {'pretrained_model_args': args}, architecture)
 
 
 _DTYPES = {'I64': torch.int64, 'F16': torch.float16, 'BF16': torch.bfloat16, 'F64': torch.float64}

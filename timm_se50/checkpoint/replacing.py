@@ -27,9 +27,9 @@ def replacing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         if (folder / name).is_dir():
             raise IsADirectoryError(f'{folder / name} is a folder, where a file is to be written; move it away.')
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix='.timm-se50-') as tmp:
             new, old = Path(tmp, 'new'), Path(tmp, 'old')
             new.mkdir()
@@ -37,9 +37,9 @@ def replacing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             yield new
             _move(new, old, folder, names)
     except BaseException as e:
-        if made:
+        for path in missing:
             with suppress(OSError):  # another process has put something there
-                folder.rmdir()
+                path.rmdir()
         if isinstance(e, OSError) and e.errno is not None and e.filename is None:
             raise OSError(e.errno, e.strerror, str(folder)) from e  # as on a full disk
         raise

@@ -13,10 +13,14 @@ def naming(place: object) -> Iterator[None]:
     except OSError as e:
         if e.filename or (e.args and e.errno is None):  # of the file system or the network: it says what it is about
             raise
-        raise type(e)(f'{place}: {e if e.args else "there is no such file"}.') from e
-    except RuntimeError as e:
-        raise RuntimeError(f'{place}: {e}') from e
+        if e.errno is not None:
+            raise OSError(e.errno, e.strerror, str(place)) from e
+        raise FileNotFoundError(f'{place}: there is no such file.') from e
     except Exception as e:  # what a damaged pickle raises has no bound
+        if isinstance(e, MemoryError) or type(e).__module__.startswith(('torch', 'httpx', 'requests')):
+            raise  # of this machine or the network
+        if isinstance(e, RuntimeError):
+            raise type(e)(f'{place}: {e}') from e
         said = ' '.join(str(e).split()).rstrip('.') or 'it ends too early'
         raise ValueError(
             f'{place} cannot be read: {type(e).__name__}: {said}. Expected a whole safetensors file, or one of '

@@ -17,9 +17,9 @@ __all__ = ['autoload']
 def autoload() -> None:
     """Have timm_se50 imported right after `timm.models` is. The entry point that PyTorch calls; never raises.
 
-    Does nothing where the environment has TIMM_SE50_AUTOLOAD=0.
+    Does nothing where the environment has TIMM_SE50_AUTOLOAD=0, nor when it is called once more.
     """
-    if os.environ.get('TIMM_SE50_AUTOLOAD') != '0':
+    if os.environ.get('TIMM_SE50_AUTOLOAD') != '0' and not any(isinstance(f, _Finder) for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
@@ -29,12 +29,18 @@ class _Finder:
     # Not wrapt.register_post_import_hook(): its finder calls importlib.util.find_spec(), which imports the parent,
     # timm, while Python's import lock is held. Where another thread is importing timm, both then wait for ever.
 
+    asking = False  # the other finders, one of which may ask all others in turn
+
     def find_spec(self, name, path=None, target=None):
-        if name != 'timm.models':
+        if name != 'timm.models' or self.asking:
             return None
         finders = (f for f in sys.meta_path if f is not self and hasattr(f, 'find_spec'))  # Python too passes over one
         others = (finder.find_spec(name, path, target) for finder in finders)
-        spec = next(filter(None, others), None)
+        self.asking = True
+        try:
+            spec = next(filter(None, others), None)
+        finally:
+            self.asking = False
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 

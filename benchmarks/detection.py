@@ -137,14 +137,19 @@ def plot(runs: list[dict[str, dict[str, float]]], path: Path) -> None:
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout='constrained')
-    for arm, color in zip(ARMS, ('C0', 'C1')):
-        for i, run in enumerate(runs):
-            steps = [int(step) for step in run[arm]]
-            axes.plot(steps, list(run[arm].values()), color=color, label=None if i else arm, marker='o', markersize=3)
-    axes.set(xlabel='step', ylabel='AP at an overlap of 0.5, %', ylim=(0, None))
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    figure, axes = pyplot.subplots(figsize=(8.3, 4), layout='constrained')
+    # each line's name is beside its second point: above and to the left, or below and to the right
+    for arm, color, end, offset, side in zip(
+            ARMS, ('#222222', '#d55e00'), (max, min), ((-8, 8), (10, -12)), ('right', 'left')):
+        for run in runs:
+            axes.plot([int(step) for step in run[arm]], list(run[arm].values()), color=color, marker='o', markersize=4)
+        step = list(runs[0][arm])[1]
+        axes.annotate(arm, (int(step), end(run[arm][step] for run in runs)), offset, textcoords='offset points',
+                      color=color, weight='bold', ha=side)
+    axes.set(xlabel='training step', ylabel='average precision at an overlap of 0.5, %', ylim=(None, 101))
+    axes.set_title('A detector with SE and without, two seeds each', loc='left')
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=200)
     pyplot.close(figure)
 
 

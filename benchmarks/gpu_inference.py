@@ -12,10 +12,11 @@ from pathlib import Path
 import timm
 import torch
 from common import RESULTS, peak_bytes, update_json
+from timing import interleave, median_ratio
 from timm.utils import reparameterize_model
 from torch import nn
 
-from timm_se50.cli.bench import interleave, median_ratio  # and registers the models
+import timm_se50  # noqa: F401  # registers the models
 
 
 def make(name: str, device: torch.device, dtype: torch.dtype) -> nn.Module:

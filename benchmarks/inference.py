@@ -16,12 +16,11 @@ import timm
 import torch
 from common import RESULTS, update_json
 from inference_report import report
+from timing import interleave, make_run, median_ratio
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from timm_se50.cli.bench import interleave, median_ratio
-from timm_se50.cli.engines import make_run
 from timm_se50.inference.fuse import fuse_block
 
 BASELINE = 'seresnet50'

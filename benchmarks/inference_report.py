@@ -65,18 +65,25 @@ def _about(record: dict[str, Any]) -> str:
 
 
 def _plot(speeds: dict[str, Any], path: Path) -> None:
-    fig, axes = plt.subplots(1, len(speeds), figsize=(6 * len(speeds), 4), sharey=True, squeeze=False)
-    for ax, (part, record) in zip(axes[0], speeds.items()):
+    count = max(len(record['speed'][BASELINE]) for record in speeds.values())
+    fig, axes = plt.subplots(
+        len(speeds), figsize=(8.3, (0.9 + 0.26 * count) * len(speeds)), squeeze=False, layout='constrained')
+    fig.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    for ax, (part, record) in zip(axes[:, 0], speeds.items()):
         speed = record['speed'][BASELINE]
-        colors = ['tab:orange' if 'reparameterized' in name else 'tab:gray' for name in speed]
-        ax.barh(range(len(speed)), list(speed.values()), color=colors)
+        colors = ['#d55e00' if name.startswith('se_resnet50') else '#999999' for name in speed]
+        bars = ax.barh(range(len(speed)), list(speed.values()), color=colors)
+        labels = ax.bar_label(bars, fmt='%.2f', padding=3, fontsize=9)
+        for label in labels:
+            label.set_bbox(dict(facecolor='white', edgecolor='none', pad=0.5))  # over the line at 1
         ax.set_yticks(range(len(speed)), list(speed))
         ax.invert_yaxis()
+        ax.margins(x=0.1, y=0.02)
         ax.axvline(1.0, color='black', linewidth=0.8)
-        ax.set_title(f'batch {part}')
-        ax.set_xlabel("speed, timm's eager seresnet50 = 1")
+        ax.set_title(f'batch {part}', loc='left', fontsize='medium')
+    fig.suptitle("Speed, timm's eager seresnet50 = 1 (more is better)", weight='bold')
     m = next(iter(speeds.values()))['machine']
-    fig.suptitle(f'{m["cpu"]}, {m["threads"]} thread(s), torch {m["versions"]["torch"]}, {m["date"]}', fontsize=9)
-    fig.tight_layout()
-    fig.savefig(path, dpi=120)
+    about = f'{m["cpu"]}, {m["threads"]} thread(s), torch {m["versions"]["torch"]}, {m["date"]}'
+    fig.supxlabel(f'orange: this plugin, grey: timm. {about}', fontsize='small', color='#555555')
+    fig.savefig(path, dpi=200)
     plt.close(fig)

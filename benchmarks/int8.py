@@ -17,12 +17,11 @@ import openvino
 import timm
 import torch
 from common import RESULTS, update_json
+from timing import interleave, median_ratio, openvino_settings
 from torch import Tensor, nn
 from torch.export import Dim
 
-from timm_se50.cli.bench import interleave, median_ratio
 from timm_se50.cli.digits import accuracy, load_digits, train
-from timm_se50.cli.engines import openvino_settings
 
 RANGES = 300  # images
 

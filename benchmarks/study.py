@@ -26,6 +26,8 @@ from studies.source import NARROW, load_source
 from studies.train import OPTIMIZERS, Recipe, train
 
 SIZES = {'solar': 96, 'fashion': 32, 'digits': 32}
+# Steps of the plain network in the time of one with SE as it comes, on the small network: study_cost.py
+LONGER = {'solar': 1.32, 'fashion': 1.34, 'digits': 1.34}
 LEARNING_RATES = {'sgd': (0.006, 0.02, 0.06, 0.2), 'adamw': (1e-4, 3e-4, 1e-3, 3e-3)}
 
 
@@ -37,18 +39,20 @@ def main() -> None:
     fashion = TASKS['fashion'](args.size or SIZES['fashion'], args.data)
     for name in args.tasks:
         task = fashion if name == 'fashion' else TASKS[name](args.size or SIZES[name], args.data)
+        longer = args.longer or LONGER[name]
         record = Record(args.output / 'study' / f'{name}.json', {
             'network': network, 'size': task.train[0].shape[-1], 'steps': args.steps, 'batch_size': args.batch_size,
-            'source_steps': args.source_steps, 'seeds': args.seeds, 'learning_rates': LEARNING_RATES,
+            'source_steps': args.source_steps, 'seeds': args.seeds, 'longer': longer, 'learning_rates': LEARNING_RATES,
             'images': [len(part[1]) for part in (task.train, task.val, task.test)]}, machine())
         source = load_source(args.work, network, fashion, args.source_steps, args.amp, device)
         for key in _plan(record, args):
             arm = ARMS[key.arm]
-            recipe = Recipe(
-                key.optimizer, key.lr, round(args.steps * arm.steps), args.batch_size, args.amp, arm.se_lr)
+            steps = round(args.steps * longer) if arm.longer else args.steps
+            recipe = Recipe(key.optimizer, key.lr, steps, args.batch_size, args.amp, arm.se_lr)
             model = make_arm(key.arm, source, key.seed, None if name == 'fashion' else len(task.classes))
             record.add(key, train(model, task, recipe, key.seed, device, f'{name}: {key}'))
             write_report(args.output)
+    write_report(args.output)  # there may have been nothing left to run
     print((args.output / 'study.md').read_text())
 
 
@@ -90,6 +94,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--width', type=float, default=0.25, help="times a ResNet-50's channels (%(default)s)")
     parser.add_argument('--size', type=int, help=f'pixels, of all tasks; by default {SIZES}')
     parser.add_argument('--steps', type=int, default=1000)
+    parser.add_argument('--longer', type=float,
+                        help=f"times the steps of plain at equal compute, study_cost.py's; by default {LONGER}")
     parser.add_argument('--source-steps', type=int, default=1500)
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--seeds', type=int, default=5)

@@ -21,10 +21,11 @@ from pathlib import Path
 import timm
 import torch
 from common import RESULTS, peak_bytes, update_json
+from timing import interleave
 from tqdm import tqdm
 from training_report import report
 
-from timm_se50.cli.bench import interleave  # and registers the models
+import timm_se50  # noqa: F401  # registers the models
 
 MODELS = {
     'resnet50': ('resnet50', {}),

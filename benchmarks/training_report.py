@@ -25,21 +25,29 @@ def report(results: dict[str, Any], folder: Path) -> None:
         lines.append('| ' + ' | '.join([part, *saved, *step, _about(record)]) + ' |')
     (folder / 'training.md').write_text('\n'.join(lines) + '\n')
 
-    fig, axes = plt.subplots(1, 2, figsize=(12, 1.5 + 0.45 * len(results)), sharey=True)
+    fig, axes = plt.subplots(2, figsize=(8.3, 1.5 + 1.1 * len(results)), layout='constrained')
+    fig.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     for ax, key, title in ((axes[0], 'saved_ratio', 'bytes saved for backward'),
                            (axes[1], 'step_ratio_median', 'time of a training step')):
-        for i, (name, color) in enumerate(zip(LABELS, ('tab:gray', 'tab:orange'))):
+        for i, (name, color) in enumerate(zip(LABELS, ('#999999', '#d55e00'))):
             values = [record['models'][name][key] for record in results.values()]
-            ax.barh([y + 0.4 * i - 0.2 for y in range(len(values))], values, 0.4, color=color, label=LABELS[name])
+            at = [y + 0.4 * i - 0.2 for y in range(len(values))]
+            bars = ax.barh(at, values, 0.38, color=color, label=LABELS[name])
+            ax.bar_label(bars, fmt='%.2f', padding=3, fontsize=9)
         ax.axvline(1.0, color='black', linewidth=0.8)
-        ax.set_xlabel(f"{title}, timm's resnet50 = 1")
-    axes[0].set_yticks(range(len(results)), list(results))
-    axes[0].invert_yaxis()
-    fig.suptitle(_about(next(iter(results.values()))), fontsize=9)
-    fig.tight_layout()
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='upper left', fontsize=9)
-    fig.savefig(folder / 'training.png', dpi=120)
+        ax.set_title(f"{title}, timm's resnet50 = 1 (less is better)", loc='left', fontsize='medium')
+        ax.set_yticks(range(len(results)), [_setting(part) for part in results])
+        ax.margins(x=0.1)
+        ax.invert_yaxis()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper center', ncols=2)
+    fig.supxlabel(_about(next(iter(results.values()))), fontsize='small', color='#555555')
+    fig.savefig(folder / 'training.png', dpi=200)
     plt.close(fig)
+
+
+def _setting(part: str) -> str:
+    batch, pixels, how = part.split(', ', 2)
+    return f'batch {batch}, {pixels} px,\n{how}'
 
 
 def _about(record: dict[str, Any]) -> str:

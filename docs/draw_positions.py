@@ -47,13 +47,13 @@ def panel(axes: Axes, position: str) -> None:
     axes.set_axis_off()
 
 
-def main() -> None:
+def draw() -> Figure:
     figure = Figure(figsize=(9, 4.2), layout='constrained')
+    figure.get_layout_engine().set(h_pad=0.1)
     for axes, position in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         panel(axes, position)
-    path = Path(__file__).with_name('positions.svg')
-    figure.savefig(path, metadata={'Date': None})
+    return figure
 
 
 if __name__ == '__main__':
-    main()
+    draw().savefig(Path(__file__).with_name('positions.svg'), metadata={'Date': None})

@@ -132,20 +132,6 @@ def lightning(name):
     assert all(torch.equal(v, check[k]) for k, v in model.state_dict().items())
 
 
-def torchvision(name):
-    import timm
-    from torchvision.models.feature_extraction import create_feature_extractor
-    nodes = ['layer1', 'layer3.2', 'layer4']
-    model = timm.create_model(name, pretrained=True).eval()
-    plain = timm.create_model('resnet50', pretrained=True).eval()
-    ours, theirs = (create_feature_extractor(m, nodes) for m in (model, plain))
-    check_equal(ours, theirs, lambda m: list(m(images()).values()))
-    gate = create_feature_extractor(model, ['layer2.1.se_standard.fc2'])(images())['layer2.1.se_standard.fc2']
-    assert gate.shape == (2, 512, 1, 1)
-    assert not gate.any()  # a sigmoid of 0
-    check_trains(ours, lambda m: m(images())['layer4'].square().mean())
-
-
 if __name__ == '__main__':
     library, name = sys.argv[1:]
     torch.set_num_threads(1)

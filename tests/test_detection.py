@@ -5,7 +5,6 @@ from pathlib import Path
 
 import detection
 import pytest
-import torch
 from torch import tensor
 
 BOXES = tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
@@ -22,28 +21,6 @@ TARGETS = [dict(boxes=BOXES), dict(boxes=BOXES[:1])]
 def test_average_precision(first, scores, second, expected):
     found = [dict(boxes=first, scores=tensor(scores)), dict(boxes=second, scores=tensor([0.6] * len(second)))]
     assert detection.average_precision(found, TARGETS) == pytest.approx(expected)
-
-
-@pytest.mark.thorough
-def test_the_benchmark_runs(tmp_path):
-    arguments = ['--base-steps', '1', '--steps', '2', '--seeds', '1', '--test-images', '2', '--output']
-    detection.main([*arguments, str(tmp_path)])
-    result = json.loads((tmp_path / 'detection.json').read_text())
-    assert result['base']['settings'] == dict(base_rounds=1, base_steps=1, steps=2, test_images=2)
-    curves = result['seed 1']['ap50']
-    assert curves['without SE'].keys() == curves['with SE'].keys() == {'0', '1', '2'}
-    assert (tmp_path / 'detection.png').stat().st_size > 0
-
-
-def test_scenes():
-    generator = torch.Generator().manual_seed(0)
-    for noisy in (False, True):
-        image, target = detection.scene([torch.ones(8, 8)], noisy, generator)
-        assert image.shape == (3, 64, 64)
-        assert len(target['boxes']) == len(target['labels']) >= 1
-        x0, y0, x1, y1 = target['boxes'][0].int().tolist()
-        inside, ground = image[0, y0:y1, x0:x1].mean(), image[0].median()
-        assert abs(inside - ground) > 0.2
 
 
 def test_the_page_states_what_was_filed():

@@ -25,7 +25,6 @@ LIBRARIES = {
     'transformers_wrapper': 'transformers',
     'fastai': 'fastai',
     'lightning': 'lightning',
-    'torchvision': 'torchvision',
 }
 
 

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from studies.train import gate_spread
 from timm.layers import SEModule as TimmSE
 from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
 from timm.utils import dispatch_clip_grad
 from torch.nn.utils import parametrizations, prune
 from torchvision.models import resnet50 as torchvision_resnet50
@@ -20,8 +21,9 @@ import timm_se50
 
 SMALL = dict(layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), num_classes=10)
 STEPS, BATCH, SIZE, DECAY = 30, 8, 24, 0.05
-# A learning rate each, of its own scale. Each of MORE is akin to one that comes before it
-MAIN = {'sgd': 0.05, 'adamw': 1e-3, 'lamb': 5e-3, 'lars': 0.5}
+# A learning rate each, of its own scale (LARS': the bare rate of what is not decayed, at 0.5 gates run to their ends).
+# Each of MORE is akin to one that comes before it
+MAIN = {'sgd': 0.05, 'adamw': 1e-3, 'lamb': 5e-3, 'lars': 0.1}
 OTHERS = {'adafactor': 1e-3, 'adahessian': 0.1, 'lion': 3e-4, 'madgrad': 1e-3, 'muon': 0.02, 'rmsproptf': 0.01}
 MORE = {
     'adabelief': 1e-3, 'adadelta': 1.0, 'adafactorbv': 1e-3, 'adagrad': 0.01, 'adam': 1e-3, 'adamax': 1e-3,
@@ -61,6 +63,7 @@ def trained(images):
 
 @pytest.fixture
 def model(trained):
+    torch.manual_seed(0)
     model = timm.create_model('se_resnet50_replace', **SMALL)
     model.load_state_dict(trained)
     return model
@@ -164,6 +167,36 @@ def test_adaptive_clipping(model, trained, images):
     assert 0 < _travel(held) < 0.01 * _travel(free)
 
 
+def _share_moved(model, make, images):
+    """How far 30 steps move a zero fc2, as a share of how far they move one as timm draws it; and the first network."""
+    travels, networks = [], [model, copy.deepcopy(model)]
+    torch.manual_seed(0)
+    for fc2 in _fc2(networks[1]):
+        torch.nn.init.kaiming_normal_(fc2.weight, mode='fan_out', nonlinearity='relu')
+    for network in networks:
+        start = [fc2.weight.clone() for fc2 in _fc2(network)]
+        _train(network, make(network.parameters()), images)
+        travels.append(sum((fc2.weight - x).abs().sum().item() for fc2, x in zip(_fc2(network), start)))
+    print(f'{travels[0] / travels[1]:.4f}')
+    return travels[0] / travels[1]
+
+
+@pytest.mark.ecosystem
+@pytest.mark.parametrize(('name', 'most', 'cure', 'least'), [
+    ('Adalite', 0.01, {'ratio_min': 1.0}, 0.5), ('AdaFactor', 0.05, {'scale_parameter': False}, 0.8)])
+def test_optimizers_of_pytorch_optimizer(name, most, cure, least, model, images):
+    make = getattr(pytest.importorskip('pytorch_optimizer'), name)
+    assert _share_moved(copy.deepcopy(model), make, images) < most
+    assert _share_moved(model, partial(make, **cure), images) > least
+
+
+@pytest.mark.ecosystem
+def test_srmm_of_pytorch_optimizer(model, images):
+    before = model.conv1.weight.norm().item()
+    assert _share_moved(model, pytest.importorskip('pytorch_optimizer').SRMM, images) < 0.02
+    assert model.conv1.weight.norm() < 0.8 * before
+
+
 @pytest.mark.parametrize('parametrize', [parametrizations.weight_norm, parametrizations.spectral_norm])
 def test_norms_of_a_zero_weight(parametrize, model, images):
     """Not a number at first; once every row of fc2 has moved they are what they are elsewhere."""
@@ -204,3 +237,17 @@ def test_an_se_module_that_is_parametrized_is_not_drawn_anew(model):
     model.init_weights()
     assert all(map(torch.equal, parametrized.parametrizations.weight.parameters(), before))
     assert not any(fc2.weight.any() for fc2 in others)
+
+
+def test_a_scheduler_from_before_has_to_be_told_of_se():
+    """timm's goes on with the groups that it knew; docs/train.md has the line."""
+    model = timm.create_model('resnet50', **SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = CosineLRScheduler(optimizer, t_initial=10)
+    optimizer.add_param_group({'params': timm_se50.se_parameters(timm_se50.patch_blocks_(model)), 'weight_decay': 0.0})
+    scheduler.step(5)
+    assert [group['lr'] for group in optimizer.param_groups] == [pytest.approx(0.05), 0.1]
+    scheduler.base_values.append(optimizer.param_groups[-1]['lr'])
+    scheduler.step(6)
+    theirs, ours = (group['lr'] for group in optimizer.param_groups)
+    assert theirs == ours < 0.05

@@ -4,7 +4,7 @@ import copy
 import pytest
 import timm
 import torch
-from helpers import ROUTES, shake_
+from helpers import NARROW, ROUTES, shake_
 from timm.models.resnet import Bottleneck
 
 import timm_se50
@@ -13,10 +13,12 @@ from timm_se50 import SEBottleneck, SEConfig, SEModule
 CONFIGS = [SEConfig(), SEConfig(reduction=(4, 8), stages=(2, 4))]
 
 
-@pytest.mark.parametrize('settings', [dict(), dict(se_stages=(2, 4), se_reduction=(4, 8))], ids=str)
+@pytest.mark.parametrize('settings', [
+    dict(), dict(se_stages=(2, 4), se_reduction=(4, 8)), *(dict(se_position=p) for p in ('pre', 'post', 'identity')),
+], ids=str)
 def test_same_keys_logits_gradients_and_statistics(settings, images):
     """Given the same, non-neutral weights; over two training steps."""
-    models = [timm.create_model(f'se_resnet50_{route}', num_classes=10, **settings) for route in ROUTES]
+    models = [timm.create_model(f'se_resnet50_{route}', num_classes=10, **NARROW, **settings) for route in ROUTES]
     models[1].load_state_dict(shake_(models[0]).state_dict())
     assert list(models[0].state_dict()) == list(models[1].state_dict())
     outputs = []

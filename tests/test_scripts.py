@@ -1,6 +1,5 @@
 """timm's own scripts, unmodified, on both models, from a plain ResNet-50 and with nothing imported."""
 import csv
-import json
 import os
 import re
 import subprocess
@@ -53,7 +52,7 @@ def folder():
         yield Path(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def run(folder):
     def run(script, *args, **env):
         command = [sys.executable, str(Path(SCRIPTS, script)), *map(str, args)]
@@ -100,16 +99,9 @@ def test_train_from_a_file_and_resume(folder, run, model):
 @models
 def test_train_from_an_initial_checkpoint(folder, run, model):
     run('train.py', *TRAIN, '--model', model, '--initial-checkpoint', 'resnet50_10.safetensors', '--epochs', 1,
-        '--grad-checkpointing', '--opt', 'adamw', '--layer-decay', '0.7', '--experiment', f'{model}_initial')
+        '--grad-checkpointing', '--torchcompile', 'aot_eager', '--opt', 'adamw', '--layer-decay', '0.7',
+        '--experiment', f'{model}_initial')
     check_trained(folder, f'{model}_initial')
-
-
-def test_train_with_less_memory_and_compiled(folder, run):
-    """Less the generated code, which takes minutes to build."""
-    run('train.py', *TRAIN, '--model', 'se_resnet50_patch', '--initial-checkpoint', 'resnet50_10.safetensors',
-        '--epochs', 1, '--model-kwargs', 'memory_efficient=True', '--torchcompile', 'aot_eager',
-        '--experiment', 'compiled')
-    check_trained(folder, 'compiled')
 
 
 @models
@@ -118,29 +110,19 @@ def test_train_from_a_tag_in_a_filled_cache(folder, run, model):
     if not cache.exists():
         os.link(
             folder / 'resnet50_1000.safetensors', cached_repo(cache, 'timm/resnet50.tv_in1k') / 'model.safetensors')
-    run('train.py', *TRAIN, '--model', f'{model}.tv_in1k', '--pretrained', '--torchcompile', 'aot_eager',
-        '--epochs', 1, '--experiment', f'{model}_pretrained_tag',
-        HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE='1')
+    run('train.py', *TRAIN, '--model', f'{model}.tv_in1k', '--pretrained', '--epochs', 1, '--experiment',
+        f'{model}_pretrained_tag', '--device-modules', 'timm_se50', TIMM_SE50_AUTOLOAD='0', HF_HUB_CACHE=str(cache),
+        HF_HUB_OFFLINE='1')
     check_trained(folder, f'{model}_pretrained_tag')
 
 
-def test_train_with_the_autoload_off(folder, run):
-    run('train.py', *TRAIN, '--model', 'se_resnet50_patch', '--initial-checkpoint', 'resnet50_10.safetensors',
-        '--epochs', 1, '--experiment', 'off', '--device-modules', 'timm_se50', TIMM_SE50_AUTOLOAD='0')
-    check_trained(folder, 'off')
-
-
 @pytest.fixture(scope='module')
-def losses(folder):
+def losses(run):
     """What validate.py prints of a model with the plain weights: one loss a batch."""
     def losses(model, *args):
-        command = [sys.executable, str(Path(SCRIPTS, 'validate.py')), *DATA, '--split', 'validation', '--log-freq', '1',
-                   '--model', model, '--checkpoint', 'resnet50_10.safetensors', *args]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found = re.findall(r'Loss:\s+(\S+)', done.stdout + done.stderr)
-        assert len(found) == 2
-        return [float(loss) for loss in found]
+        out = run('validate.py', *DATA, '--split', 'validation', '--log-freq', 1, '--model', model, '--checkpoint',
+                  'resnet50_10.safetensors', *args)
+        return [float(loss) for loss in re.findall(r'Loss:\s+(\S+)', out)]
     return losses
 
 
@@ -170,11 +152,8 @@ def test_inference(folder, run):
 def test_benchmark(run, model):
     out = run('benchmark.py', *CPU, '--model', model, '--precision', 'float32', '--num-classes', 10,
               '--num-warm-iter', 1, '--num-bench-iter', 5)  # with fewer than 5 it divides by zero
-    result, _ = json.JSONDecoder().raw_decode(out.partition('--result\n')[2])
-    assert result['model'] == model
-    assert result['infer_samples_per_sec'] > 0
-    assert result['train_samples_per_sec'] > 0
-    assert result['param_count'] == 26.06
+    assert f'"model": "{model}"' in out
+    assert '"param_count": 26.06' in out
 
 
 @models

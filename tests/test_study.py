@@ -2,10 +2,13 @@
 import gzip
 import json
 import sys
+from functools import partial
+from statistics import median
 
 import numpy as np
 import pytest
 import study
+import study_cost
 from sklearn.datasets import load_digits
 from studies.arms import ARMS
 from studies.earned import difference, write_report
@@ -56,7 +59,7 @@ def test_study_end_to_end_cut_and_resumed(images, run, tmp_path):
         assert se['curve']['0'] == plain['curve']['0']  # the function is the source's
         assert plain['spread'] is None
         assert se['spread'] > 0
-        assert list(longer['curve'])[-1] == '2'  # 1.25 times the steps, rounded
+        assert list(longer['curve'])[-1] == '3'  # 1.34 times the steps, rounded
     report = (tmp_path / 'results' / 'study.md').read_text()
     assert report.count('| SE as it comes |') + report.count('| SE, its learning rate 10 times |') == 3
     assert 'sgd, fresh seeds:' in report
@@ -64,6 +67,7 @@ def test_study_end_to_end_cut_and_resumed(images, run, tmp_path):
     assert 'Not run: random gates (timm), BatchNorm carried; SE in stages 1 to 3; ' in report
     assert (tmp_path / 'results' / 'study.png').read_bytes().startswith(b'\x89PNG')
 
+    (tmp_path / 'results' / 'study.md').unlink()
     last = kept['runs'].pop()
     path.write_text(json.dumps(kept))
     run(images, *main)
@@ -100,7 +104,8 @@ def test_difference():
 @pytest.mark.parametrize(('gains', 'ahead'), [((1.0, 1.1), 1), ((-1.0, 3.0), 0), ((-1.0, -1.1), 0)])
 def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
     settings = {
-        'seeds': 2, 'size': 8, 'steps': 1, 'batch_size': 1, 'images': [1, 1, 1], 'learning_rates': {'sgd': [0.1]}}
+        'seeds': 2, 'size': 8, 'steps': 1, 'batch_size': 1, 'images': [1, 1, 1], 'longer': 1.5,
+        'learning_rates': {'sgd': [0.1]}}
     record = Record(tmp_path / 'study' / 'digits.json', settings, {})
     result = {'curve': {'0': 0.0}, 'val': {'accuracy': 50.0}, 'spread': 0.1}
     for seed in range(4):  # far ahead of plain everywhere, and of plain at equal compute on the first seeds
@@ -115,3 +120,23 @@ def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
 def test_missing_images_are_named(run, tmp_path):
     with pytest.raises(FileNotFoundError, match='apt-get install dataset-fashion-mnist'):
         run(tmp_path / 'none')
+
+
+def test_cost_of_a_step_is_added_to_what_is_filed(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_cost, 'FILE', tmp_path / 'cost.json')
+    monkeypatch.setattr(study_cost, 'SIZES', {'digits': 32})
+    monkeypatch.setattr(sys, 'argv', ['study_cost.py', '--rounds', '2', '--batch-size', '2'])
+    for count in (1, 2):
+        study_cost.main()
+        filed = json.loads((tmp_path / 'cost.json').read_text())
+        ratios = [r[f'32 px, {o}']['ratio'] for r in filed['repetitions'] for o in ('sgd', 'adamw')]
+        assert len(ratios) == 2 * count
+        assert filed['factors'] == {'32': {'median': median(ratios), 'least': min(ratios), 'most': max(ratios)}}
+
+
+def test_ratio_of_steps_is_of_neighbours():
+    """What slows both by half now and then leaves the ratio as it is."""
+    plain, se = (iter([factor * (1 + i % 3) for i in range(20)]) for factor in (2, 3))
+    found = study_cost.compare(partial(next, plain), partial(next, se), 10)
+    assert found['ratio'] == 1.5
+    assert found['quartiles'] == [1.5, 1.5]

@@ -5,11 +5,11 @@ import pytest
 import timm
 import torch
 from helpers import NARROW
-from timm.layers import BlurPool2d, GroupNorm
+from timm.layers import BlurPool2d
 from timm.models import checkpoint_seq, group_parameters, load_state_dict
 from torch import nn
 
-from timm_se50 import SEModule, map_resnet_weights
+from timm_se50 import map_resnet_weights
 
 ARGUMENTS = [
     dict(num_classes=0),
@@ -43,17 +43,6 @@ def test_argument(create, route, plain_file, images, arguments):
         torch.manual_seed(4)
         outputs.append(m(x))
     assert torch.equal(*outputs)
-
-
-def test_group_norm(route, images):
-    plain = timm.create_model('resnet50', norm_layer=GroupNorm, **NARROW)
-    for module in plain.modules():
-        if isinstance(module, GroupNorm):
-            nn.init.normal_(module.weight)
-            nn.init.normal_(module.bias)
-    model = timm.create_model(f'se_resnet50_{route}', norm_layer=GroupNorm, **NARROW)
-    model.load_state_dict(plain.state_dict())
-    assert torch.equal(model(images), plain(images))
 
 
 @pytest.mark.parametrize('arguments', [
@@ -116,17 +105,6 @@ def test_group_matcher_puts_se_with_its_block(route):
     for key in groups:
         if '.se_standard.' in key:
             assert groups[key] == groups[key.partition('.se_standard.')[0] + '.conv3.weight']
-
-
-def test_init_weights_leaves_se_neutral(route):
-    """timm's own method draws every convolution anew."""
-    model = timm.create_model(f'se_resnet50_{route}', **NARROW)
-    expected = {k: v.clone() for k, v in model.state_dict().items() if '.se_standard.' in k}
-    for se in (m for m in model.modules() if isinstance(m, SEModule)):
-        nn.init.ones_(se.fc2.weight)
-    model.init_weights()
-    assert len(expected) == 64
-    assert all(torch.equal(v, model.state_dict()[k]) for k, v in expected.items())
 
 
 def test_the_filter_is_timms_signature(plain_file, route, plain, images):

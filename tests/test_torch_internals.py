@@ -1,7 +1,5 @@
 """Each private name of PyTorch is taken away in turn, as its next release may: everything computes what it did."""
-import ast
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from timm.utils import reparameterize_model
 from torch import nn
 
 import timm_se50
-from timm_se50 import SEConfig, torch_internals
+from timm_se50 import torch_internals
 
 # The function that has to be careful without it, and what it then says of a module or tensor with nothing special
 CAREFUL = {
@@ -20,20 +18,16 @@ CAREFUL = {
     '_symbolic_trace': ('is_transformed', True),
     '_len_torch_dispatch_stack': ('is_recorded', True),
     '_has_any_global_hook': ('has_global_hooks', True),
+    '_len_torch_function_stack': ('has_function_modes', True),
     '_forward_hooks': ('has_call_hooks', True),
     '_forward_pre_hooks': ('has_call_hooks', True),
     '_backward_hooks': ('has_call_hooks', True),
     '_backward_pre_hooks': ('has_call_hooks', True),
-    '_load_state_dict_pre_hooks': ('has_load_hooks', True),
-    '_compiled_call_impl': ('is_compiled', False),
-    '_orig_mod': ('is_compiled', False),
     '_functorch': ('is_batched', False),
     '_reorder_convolution_weight': ('has_packed_convolution', False),
     '_convolution_pointwise': ('has_packed_convolution', False),
 }
-ARGUMENTS = {
-    'has_call_hooks': (nn.Identity(), True), 'has_load_hooks': (nn.Identity(),), 'is_compiled': (nn.Identity(),),
-    'is_batched': (torch.ones(1),)}
+ARGUMENTS = {'has_call_hooks': (nn.Identity(), True), 'is_batched': (torch.ones(1),)}
 
 
 class Without:
@@ -77,55 +71,30 @@ def test_careful_without_it(name):
     assert getattr(torch_internals, function)(*ARGUMENTS.get(function, ())) is says
 
 
-def test_every_private_name_is_here():
-    """Those that a docstring or a comment names do not count."""
-    tree = ast.parse(Path(torch_internals.__file__).read_text())
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    used |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    private = {name for name in used - own if name.startswith('_') and ' ' not in name}
-    # torch._C has been there from the first release; what it holds is what may go
-    assert private - {'_C'} == set(CAREFUL)
-
-
 def small():
     return settle_(ResNet(Bottleneck, (1, 1, 1, 1), num_classes=3, zero_init_last=False))
 
 
-@pytest.fixture(scope='module')
-def plain():
+def test_all_is_computed_without_it(name):
+    """Step 0 to the bit, a step with less memory, the inference form."""
     torch.manual_seed(0)
-    return small()
-
-
-@pytest.fixture(scope='module')
-def batch():
-    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
-def test_step_0_is_exact_without_it(name, plain, batch, insert_):
-    model = insert_(copy.deepcopy(plain), SEConfig())
-    model.load_state_dict(plain.state_dict())
+    plain, x = small(), torch.randn(4, 3, 64, 64)
+    model = timm_se50.replace_blocks_(copy.deepcopy(plain))
     with torch.no_grad():
-        assert torch.equal(model.eval()(batch), plain.eval()(batch))
+        assert torch.equal(model.eval()(x), plain.eval()(x))
 
-
-def test_training_with_less_memory_without_it(name, plain, batch):
-    expected = shake_(timm_se50.replace_blocks_(copy.deepcopy(plain))).double().train()
-    model = copy.deepcopy(expected)
+    modules = shake_(model).double().train()
+    model = copy.deepcopy(modules)
     timm_se50.set_memory_efficient(model)
-    for m in (expected, model):
-        m(batch[..., ::2, ::2].double()).square().sum().backward()
-    for (key, p), q in zip(expected.named_parameters(), model.parameters()):
+    for m in (modules, model):
+        m(x[..., ::2, ::2].double()).square().sum().backward()
+    for (key, p), q in zip(modules.named_parameters(), model.parameters()):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-9, atol=1e-9 * float(p.grad.abs().max()), msg=key)
 
-
-def test_inference_form_without_it(name, plain, batch):
-    model = shake_(timm_se50.replace_blocks_(copy.deepcopy(plain))).eval()
     with torch.inference_mode():
-        fast, expected = reparameterize_model(model)(batch), model(batch)
-    torch.testing.assert_close(fast, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        expected = modules.float().eval()(x)
+        torch.testing.assert_close(
+            reparameterize_model(modules)(x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.skipif(
@@ -138,11 +107,8 @@ def test_all_of_it_is_found_in_this_pytorch():
     assert not torch_internals.is_compiling()
     assert torch.compile(lambda x: x * torch_internals.is_compiling(), backend='eager')(torch.ones(2)).all()
     assert not torch_internals.has_global_hooks()
+    assert not torch_internals.has_function_modes()
     assert not torch_internals.has_call_hooks(module, backward=True)
-    assert not torch_internals.has_load_hooks(module)
-    assert not torch_internals.is_compiled(module)
-    module.compile()
-    assert torch_internals.is_compiled(module)
     with torch.autograd.forward_ad.dual_level():
         assert torch_internals.is_transformed()
     assert torch.func.vmap(lambda x: x * torch_internals.is_transformed())(torch.ones(2)).all()
@@ -154,5 +120,3 @@ def test_all_of_it_is_found_in_this_pytorch():
     y.register_hook(lambda grad: seen.append(torch_internals.is_batched(grad)))
     torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
     assert seen == [True]
-
-

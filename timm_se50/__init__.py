@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .checkpoint import CardConfig, save_checkpoint
     from .hub import Pushed, download_checkpoint, pull_from_hub, push_to_hub
     from .memory_efficient import set_memory_efficient
-    from .param_groups import param_groups
+    from .param_groups import param_groups, train_only_se_
 
 __all__ = [
     'CardConfig',
@@ -38,6 +38,7 @@ __all__ = [
     'se_resnet50_patch',
     'se_resnet50_replace',
     'set_memory_efficient',
+    'train_only_se_',
 ]
 __version__ = '0.1.0.dev0'
 
@@ -51,6 +52,7 @@ _WINGS = {
     'push_to_hub': 'hub',
     'save_checkpoint': 'checkpoint',
     'set_memory_efficient': 'memory_efficient',
+    'train_only_se_': 'param_groups',
 }
 
 

@@ -1,39 +1,53 @@
 """One block's weights, by their names in the block: a plain block's, timm's with SE, ours."""
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn, zeros_like
+from torchvision.ops.misc import FrozenBatchNorm2d
 
-from .squeeze_excite import LOGIT_SCALE, POSITIONS, SE_WEIGHTS, SEModule, like_parameter
-from .stock import BATCH_NORMS
+from .squeeze_excite import LOGIT_SCALE, POSITIONS, SE_WEIGHTS, SEModule
 
-__all__ = ['TIMM_SE', 'from_timm', 'map_block_weights', 'to_timm']
+__all__ = ['BATCH_NORMS', 'from_timm', 'is_plain', 'map_block_weights', 'to_timm']
 
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # in eval mode all one affine map of the channels
 TIMM_SE = frozenset(f'se.{name}' for name in SE_WEIGHTS)  # what timm's seresnet50 has beside a plain block's weights
 
 
-def map_block_weights(block: Any, weights: Mapping[str, Tensor], assign: bool = False) -> Mapping[str, Tensor]:
+def map_block_weights(weights: Mapping[str, Tensor], block: Any) -> Mapping[str, Tensor]:
     """What a block with SE is to load.
 
     Args:
+        weights: A plain block's, which come out with a neutral SE module's, fc2 zero and fc1 what it is in the block;
+            timm's with SE, which come out as ours; or any others, which come out as they went in.
         block: The block.
-        weights: A plain block's, which come out with those of a neutral SE module; timm's with SE, which come out as
-            ours; or any others, which come out as they went in.
-        assign: They are to become the block's parameters, so those of SE take the device and dtype of the others.
     """
-    slot, norm = POSITIONS[block.se_position], getattr(block, block.last_norm)
-    se, names = getattr(block, slot), set(block.state_dict())
-    ours = {f'{slot}.{name}' for name in SE_WEIGHTS}
-    if not isinstance(se, SEModule) or not ours <= names:  # the user's own, or with adapters in it
+    slot = POSITIONS[block.se_position]
+    se, names = getattr(block, slot), _others(block)
+    if names is None:
         return weights
-    if _is_complete(weights, names - ours):
-        first = next(v for v in weights.values() if v.is_floating_point())
-        like: dict[str, Any] = dict.fromkeys(SE_WEIGHTS, first) if assign else dict(se.named_parameters())
-        return {**weights, **{f'{slot}.{n}': like_parameter(v, like[n]) for n, v in se.initial_weights().items()}}
-    linear = type(norm) in BATCH_NORMS
-    if linear and se.neutral and slot == POSITIONS['standard'] and _is_complete(weights, names - ours | TIMM_SE):
+    if _is_complete(weights, names):
+        if se.fc1.weight.is_meta:  # as it is once it has memory
+            se = copy.deepcopy(se).to_empty(device='cpu')
+        neutral = {name: p if name.startswith('fc1') else zeros_like(p) for name, p in se.state_dict().items()}
+        return {**weights, **{f'{slot}.{name}': p for name, p in neutral.items()}}
+    linear = type(getattr(block, block.last_norm)) in BATCH_NORMS
+    if linear and slot == POSITIONS['standard'] and _is_complete(weights.keys() | TIMM_SE, names | TIMM_SE):
         return from_timm(weights, block.last_norm)
     return weights
+
+
+def is_plain(weights: Iterable[str], block: Any) -> bool:
+    """Whether these are all weights that a block with SE has, but for those of its SE module, and no others."""
+    names = _others(block)
+    return names is not None and _is_complete(weights, names)
+
+
+def _others(block: Any) -> set[str] | None:
+    """The names of a block's weights but for SE's; None where SE is the user's own, or has adapters in it."""
+    slot = POSITIONS[block.se_position]
+    se, names, ours = getattr(block, slot), set(block.state_dict()), {f'{slot}.{name}' for name in SE_WEIGHTS}
+    return names - ours if isinstance(se, SEModule) and se.neutral and ours <= names else None
 
 
 def _is_complete(weights: Iterable[str], names: Iterable[str]) -> bool:

@@ -1,11 +1,12 @@
 """The residual blocks with Squeeze-and-Excitation: one forward each, whichever route put SE in."""
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
-from .block_weights import map_block_weights
+from .block_weights import is_plain, map_block_weights
 from .squeeze_excite import POSITIONS, SEModule
 
 __all__ = ['SEBasicBlock', 'SEBlock', 'SEBottleneck']
@@ -20,7 +21,6 @@ class SEBlock(nn.Module):
     last_norm: str
     if TYPE_CHECKING:  # TorchScript would read these as attribute types
         aa: Any  # timm's says: maybe None
-
         def __getattr__(self, name: str) -> Any: ...
 
     def attach_se(self, se: SEModule, position: str) -> None:
@@ -44,17 +44,29 @@ class SEBlock(nn.Module):
         from .inference import fuse_block
         return fuse_block(self)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, *args):
         # Here and not in the model, so that it holds whatever loads the block: the model, a stage of it, a detector
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        mapped = map_block_weights(self, own, local_metadata.get('assign_to_params_buffers', False))
-        if mapped is not own:
+        plain = is_plain(own, self)
+        if plain and local_metadata.get('assign_to_params_buffers', False):
+            # the others become what is loaded: SE goes where that is, in its dtype, and off the meta device
+            getattr(self, POSITIONS[self.se_position]).to(next(v for v in own.values() if v.is_floating_point()))
+        if not plain or (strict and _is_strict()):  # else SE stays as it is, and is among the missing keys
+            mapped = map_block_weights(own, self)
             for name in own.keys() - mapped.keys():
                 del state_dict[prefix + name]
             state_dict.update((prefix + name, v) for name, v in mapped.items())
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
 
     __jit_unused_properties__: ClassVar[list[str]] = ['se_position']
+
+
+def _is_strict() -> bool:
+    """Whether the `load_state_dict()` under way is strict: torch tells each module that it is, in any case."""
+    frame = inspect.currentframe()
+    while frame and not (frame.f_code.co_name == 'load_state_dict' and 'strict' in frame.f_locals):
+        frame = frame.f_back
+    return frame is None or frame.f_locals['strict']
 
 
 class SEBottleneck(SEBlock, Bottleneck):

@@ -15,9 +15,6 @@ EXPECTED = 'a Bottleneck or BasicBlock of timm.models.resnet or torchvision.mode
 def find_resnets(model: nn.Module) -> dict[str, nn.Module]:
     """Find each module that has blocks in layer1, layer2, ...; one whose layers are another's, too, is left out.
 
-    Args:
-        model: Any model.
-
     Returns:
         The ResNets by their names in the model; a model that is one itself has the name ''.
 

@@ -1,11 +1,10 @@
 """The two models, as timm knows them."""
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
+from timm.layers import BlurPool2d, to_ntuple
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
@@ -13,94 +12,59 @@ from timm.models import (
     register_model,
     resolve_pretrained_cfg,
 )
-from timm.models.resnet import Bottleneck, ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .bottleneck import SEBlock
-from .deferred_init import DeferredInit
-from .older_timm import keep_args, keep_first_conv
-from .reading import Reading, unreadable
-from .squeeze_excite import SEConfig, SEModule
-from .surgery import insert_se_, patch_block, replace_block
-from .torch_internals import has_load_hooks
-from .weights import check_data, check_weights, map_blocks_, map_resnet_weights, map_weights
+from .squeeze_excite import SEConfig
+from .surgery import insert_se_, patch_block, replace_block, spare_fc2_
+from .weights import map_resnet_weights, naming
 
 __all__ = ['SEResNet']
+
+
+# What timm's ResNet takes as a class, by the name that a config.json has
+_NAMED: dict[Any, Any] = {'basic': BasicBlock, 'bottleneck': Bottleneck, 'avg': nn.AvgPool2d, 'blur': BlurPool2d}
 
 
 class SEResNet(ResNet):
     """timm's ResNet with Squeeze-and-Excitation.
 
     Args:
+        block: 'basic', 'bottleneck' or timm's class, or one for each stage; as `aa_layer`, 'avg' or 'blur'.
         convert: Makes a block an SE block: `replace_block` or `patch_block` of surgery.py.
-        se_reduction: As `SEConfig.reduction`.
-        se_stages: As `SEConfig.stages`.
-        se_position: As `SEConfig.position`.
-        memory_efficient: Save less for the backward pass (see `set_memory_efficient`).
-        init_context: What the plain ResNet's weights are initialized in.
-        **kwargs: Arguments of timm's ResNet.
+        **kwargs: Arguments of timm's ResNet; the others are those of `se_resnet50_replace`.
     """
 
     def __init__(
             self,
-            *args,
+            block: Any,
+            *,
             convert: Callable[[nn.Module], SEBlock],
+            aa_layer: Any = None,
             se_reduction: int | tuple[int, ...] = 16,
             se_stages: tuple[int, ...] = (1, 2, 3, 4),
             se_position: str = 'standard',
             memory_efficient: bool = False,
-            init_context: AbstractContextManager = nullcontext(),
             **kwargs,
     ):
         config = SEConfig(se_reduction, se_stages, se_position)
         if memory_efficient not in (True, False):
             raise ValueError(f'memory_efficient={memory_efficient!r}: expected True or False.')
-        with init_context:
-            super().__init__(*args, **kwargs)
+        blocks: Any = [_NAMED.get(b, b) for b in to_ntuple(4)(block)]
+        super().__init__(blocks, aa_layer=_NAMED.get(aa_layer, aa_layer), **kwargs)
         insert_se_(self, config, convert)
         if memory_efficient:
             from .memory_efficient import set_memory_efficient
             set_memory_efficient(self)
 
-    @torch.jit.ignore
-    def init_weights(self, zero_init_last: bool = True) -> None:
-        """As timm's, and neutral SE modules stay so."""
-        super().init_weights(zero_init_last)
-        for module in self.modules():
-            if isinstance(module, SEModule):
-                module.reset_parameters()
-
-    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        """As torch's, and what is refused leaves the model unchanged: all is checked first.
-
-        A strict call takes all that `map_resnet_weights` takes. One that is not strict loads what fits by name; each
-        block that gets a plain block's weights, or timm's with SE, loads them as a strict call would.
-        """
-        if isinstance(state_dict, Mapping):  # torch says it of what is none
-            try:
-                if strict:
-                    state_dict = map_weights(state_dict, self, assign=assign)
-                else:
-                    target = self.state_dict()
-                    mapped = dict(state_dict)
-                    map_blocks_(mapped, self, assign)
-                    check_data(mapped, target, assign)
-                    fitting = {k: v for k, v in mapped.items() if k in target}
-                    check_weights({**target, **fitting}, target, file=state_dict)
-            except RuntimeError:
-                if not any(map(has_load_hooks, self.modules())):  # which may yet rename the keys
-                    raise
-        return super().load_state_dict(state_dict, strict, assign)
-
 
 def _pretrained_cfgs(name: str) -> dict[str, Any]:
     """Pretrained cfgs of timm's resnet50, and of its seresnet50 under tags that begin with `se_`, for a model."""
-    cfgs = {}
-    for arch, tag_prefix in (('resnet50', ''), ('seresnet50', 'se_')):
-        for cfg in get_arch_pretrained_cfgs(arch).values():
-            if cfg.has_weights:
-                cfgs[f'{name}.{tag_prefix}{cfg.tag}'] = replace(cfg)
-    return cfgs
+    return {
+        f'{name}.{tag_prefix}{cfg.tag}': replace(cfg)
+        for arch, tag_prefix in (('resnet50', ''), ('seresnet50', 'se_'))
+        for cfg in get_arch_pretrained_cfgs(arch).values() if cfg.has_weights}
 
 
 # register_model() looks its model up here
@@ -108,37 +72,22 @@ default_cfgs = generate_default_cfgs(_pretrained_cfgs('se_resnet50_replace') | _
 
 
 def _create_se_resnet50(variant: str, pretrained: bool, convert: Callable, **kwargs) -> SEResNet:
-    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3), convert=convert)
-    deferred = DeferredInit()
-    restore = None
-    if pretrained:
-        model_args['init_context'] = deferred
-        restore = keep_first_conv(variant, kwargs)
-    given, saved = kwargs.get('pretrained_cfg'), None
-    if isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
-        from .checkpoint.rebuild import Saved
-        saved = Saved(given, kwargs.get('pretrained_model_args') or {})
-    reading = Reading(SEResNet, saved.map_weights if saved else map_resnet_weights)
+    build = partial(
+        build_model_with_cfg, SEResNet, variant, pretrained_filter_fn=map_resnet_weights,
+        **{'block': 'bottleneck', 'layers': (3, 4, 6, 3), 'convert': convert, **kwargs})
+    given: Any = kwargs.get('pretrained_cfg')
+    if pretrained and isinstance(given, Mapping) and given.get('source') in ('local-dir', 'hf-hub'):
+        from .checkpoint.outline import check_described
+        check_described(given, kwargs.get('pretrained_model_args') or {}, variant, kwargs.get('cache_dir'))
     try:
-        model = build_model_with_cfg(
-            reading.build, variant, pretrained, pretrained_filter_fn=reading.filter, **dict(model_args, **kwargs))
-    except Exception as e:
-        if saved and not reading.built and not isinstance(e, MemoryError):
-            raise saved.unbuildable(e, kwargs) from e
-        if not reading.built:
+        return spare_fc2_(build(pretrained=pretrained))
+    except Exception:
+        if not pretrained:
             raise
+        build(pretrained=False)  # where it is the arguments that are wrong, this says so
         cfg = resolve_pretrained_cfg(variant, given, kwargs.get('pretrained_cfg_overlay'))
-        place = cfg.file or cfg.hf_hub_id or cfg.url
-        if reading.now and (cfg.file or isinstance(e, SafetensorError)):  # others are of the network, and named
-            raise unreadable(place, e) from e
-        if not reading.now and isinstance(e, RuntimeError):
-            raise RuntimeError(f'{place}: {e}') from e
-        raise
-    deferred.settle()
-    if restore is not None:
-        restore(model)
-    keep_args(model, kwargs)
-    return model
+        with naming(cfg.file or cfg.hf_hub_id or cfg.url):
+            raise
 
 
 @register_model

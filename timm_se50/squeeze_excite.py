@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ['LOGIT_SCALE', 'POSITIONS', 'SE_WEIGHTS', 'SEConfig', 'SEModule', 'like_parameter', 'se_parameters']
+__all__ = ['LOGIT_SCALE', 'POSITIONS', 'SE_WEIGHTS', 'SEConfig', 'SEModule', 'ZeroConv2d', 'se_parameters']
 
 # Where a block holds its SE module (section 6.5 and figure 5 of the paper) -> the name it holds it under. A name of
 # its own for each position keeps weights trained at one position from being loaded at another without a word, and none
@@ -72,6 +72,18 @@ class SEConfig:
         yield from zip(self.stages, reduction)
 
 
+class ZeroConv2d(nn.Conv2d):
+    """A convolution that starts at zero, whoever initializes it."""
+
+    def reset_parameters(self) -> None:
+        """Be zero, by the tensors' own method: torch.nn.init is switched off by who has weights to load."""
+        with torch.no_grad():
+            for parameter in self.parameters(recurse=False):  # not what a parametrization made of them
+                parameter.zero_()
+
+    zero_init_last = reset_parameters  # timm's ResNet.init_weights() draws every convolution, then calls this
+
+
 class SEModule(nn.Module):
     """Squeeze (mean over H, W), excite (fc1, ReLU, fc2, sigmoid), scale (section 3 of the paper).
 
@@ -83,63 +95,75 @@ class SEModule(nn.Module):
         channels: Number of channels C of the input.
         reduction: Ratio r; the hidden width is C // r, and r must divide C.
         neutral: Start neutral.
-        seed: Of a neutral module's `fc1`, which is drawn from a generator of its own: the network that a file of plain
-            weights gives does not depend on the global seed.
+        number: Of a neutral module within its ResNet. Its `fc1` is drawn from a generator of its own, whose seed is
+            `torch.initial_seed()` plus this: no global random number is used up, and no two modules are alike.
 
     Raises:
         ValueError: `reduction` does not divide `channels`.
     """
 
     def __init__(
-            self, channels: int, reduction: int = 16, neutral: bool = False, *, seed: int = 0, device=None, dtype=None):
+            self, channels: int, reduction: int = 16, neutral: bool = False, *, number: int = 0, device=None,
+            dtype=None):
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise ValueError(f'se_reduction={reduction}: does not divide the {channels} channels of this block; '
                              'expected a divisor, for example 4, 8 or 16.')
-        self.neutral, self.seed = neutral, seed
+        self.neutral, self.number = neutral, number
         self.logit_scale, self.gate_scale = (LOGIT_SCALE, 2.0) if neutral else (1.0, 1.0)
-        # as allocated: neither time nor the global generator's numbers go into weights that are drawn below
-        dd = {'device': torch.get_default_device() if device is None else device, 'dtype': dtype}
+        # as allocated, and drawn below: with no global random number, and whatever switches torch.nn.init off
+        dd: dict[str, Any] = {'device': torch.get_default_device() if device is None else device, 'dtype': dtype}
         self.fc1 = nn.utils.skip_init(nn.Conv2d, channels, channels // reduction, kernel_size=1, **dd)
-        self.act = nn.ReLU(inplace=True)
-        self.fc2 = nn.utils.skip_init(nn.Conv2d, channels // reduction, channels, kernel_size=1, **dd)
+        self.act = nn.ReLU()  # not in place: selective activation checkpointing keeps what fc1 gave
+        second = ZeroConv2d if neutral else nn.Conv2d
+        self.fc2 = nn.utils.skip_init(second, channels // reduction, channels, kernel_size=1, **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, as timm's ResNet.init_weights() does for every convolution; a neutral fc2 is zero."""
-        parameters = dict(self.named_parameters())
-        if parameters.keys() != set(SE_WEIGHTS) or any(p.is_meta for p in parameters.values()):
-            return  # parametrized or with adapters, which are not ours to draw; or nothing to write to
-        weights = self.initial_weights()
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(like_parameter(weights[name], parameter))
+        """Start anew: fc1 is drawn, and a neutral fc2 is zero."""
+        if type(self.fc1) is nn.Conv2d and not self.fc1.weight.is_meta:  # with an adapter it is not ours to draw
+            self._draw_fc1()
+        if isinstance(self.fc2, nn.Conv2d):
+            self.fc2.reset_parameters()
 
-    def initial_weights(self) -> dict[str, torch.Tensor]:
-        """A new module's weights by name, in float32 on the CPU."""
-        generator = torch.Generator().manual_seed(self.seed) if self.neutral else None
-        weights = {k: torch.zeros(p.shape, device='cpu', dtype=torch.float32) for k, p in self.named_parameters()}
-        for name in ('fc1',) if self.neutral else ('fc1', 'fc2'):
-            weight = weights[f'{name}.weight']
-            nn.init.kaiming_normal_(weight, mode='fan_out', nonlinearity='relu', generator=generator)
-            bound = weight.shape[1] ** -0.5  # as nn.Conv2d.reset_parameters() has it
-            nn.init.uniform_(weights[f'{name}.bias'], -bound, bound, generator=generator)
-        return weights
+    @torch.no_grad()
+    def _draw_fc1(self) -> None:
+        """Draw fc1 as timm's ResNet.init_weights() and nn.Conv2d do, the same numbers on each device, in each dtype."""
+        seed = torch.initial_seed()
+        seed = self.number + (seed if seed < 2 ** 32 else 0)  # a longer one PyTorch itself drew: nobody has set any
+        generator = torch.Generator().manual_seed(seed) if self.neutral else None
+        hidden, channels = self.fc1.weight.shape[:2]
+        weight, bias = (torch.empty(p.shape, device='cpu', dtype=torch.float32) for p in self.fc1.parameters())
+        weight.normal_(0, (2 / hidden) ** 0.5, generator=generator)
+        bias.uniform_(-channels ** -0.5, channels ** -0.5, generator=generator)
+        for parameter, value in ((self.fc1.weight, weight), (self.fc1.bias, bias)):
+            value = value.to(parameter.device, parameter.dtype)
+            if hasattr(parameter, 'device_mesh'):  # sharded (FSDP2); its module takes half a second to import
+                from torch.distributed.tensor import distribute_tensor
+                value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+            parameter.copy_(value)
 
     def init_non_persistent_buffers(self) -> None:
-        """Be a new module again, unless weights were loaded: timm's name for what is to be done after `to_empty()`.
+        """Start anew where transformers has just given fc1 and fc2 random weights, which a plain ResNet's file lacks.
 
-        transformers makes a model without memory, gives every layer that a file lacks random weights, and then calls
-        this on each module. Of a plain ResNet's file it would otherwise make a network with random gates.
+        It makes a model without memory, and marks what it loads, and each module when it is done with it, the inner
+        ones first. timm's name for the hook: `timm.models.reinit_non_persistent_buffers()`, too, calls it at any time.
         """
-        if not any(getattr(p, '_is_hf_initialized', False) for p in self.parameters()):
+        marked = [getattr(x, '_is_hf_initialized', False) for x in (self.fc2, self, *self.parameters())]
+        if marked[0] and not any(marked[1:]):
             self.reset_parameters()
 
     def _apply(self, fn, recurse=True):
+        # What is on the meta device has no data to move: it starts anew where it is moved to (to_empty(), accelerate)
         had_no_data = any(p.is_meta for p in self.parameters())
-        super()._apply(fn, recurse)
-        if had_no_data and type(self.fc1) is type(self.fc2) is nn.Conv2d and not self.fc1.weight.is_meta:
-            self.reset_parameters()  # to_empty(): a plain ResNet's weights would leave it so
+        try:
+            super()._apply(fn, recurse)
+        except NotImplementedError:
+            if not had_no_data:
+                raise
+            super()._apply(lambda x: fn(torch.empty_like(x, device='cpu')), recurse)
+        if had_no_data and not any(p.is_meta for p in self.parameters()):
+            self.reset_parameters()
         return self
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
@@ -150,15 +174,6 @@ class SEModule(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)
-
-
-def like_parameter(value: torch.Tensor, parameter: Any) -> torch.Tensor:
-    """A value in the dtype, on the device and, where that is sharded (FSDP2), in the shards of a parameter."""
-    value = value.to(parameter.device, parameter.dtype)
-    if hasattr(parameter, 'device_mesh'):  # a DTensor; its module takes half a second to import
-        from torch.distributed.tensor import distribute_tensor
-        value = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return value
 
 
 def se_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -2,15 +2,13 @@
 from typing import TypeGuard, TypeVar
 
 from torch import Tensor, nn
-from torchvision.ops.misc import FrozenBatchNorm2d
 
+from .squeeze_excite import ZeroConv2d
 from .torch_internals import has_call_hooks
 
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
-__all__ = ['BATCH_NORMS', 'is_pointwise', 'is_stock', 'is_stock_conv', 'is_watched']
-
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # in eval mode all one affine map of the channels
+__all__ = ['is_pointwise', 'is_stock', 'is_stock_conv', 'is_watched']
 
 
 def is_stock(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
@@ -31,7 +29,8 @@ def is_stock_conv(module: object) -> TypeGuard[nn.Conv2d]:
 def is_pointwise(module: object) -> TypeGuard[nn.Conv2d]:
     """Whether `module` is such an `nn.Conv2d` and one matrix for each pixel: 1x1, stride 1, no padding, no groups."""
     return (
-        is_stock(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride == (1, 1)
+        (is_stock(module, nn.Conv2d) or is_stock(module, ZeroConv2d))
+        and module.kernel_size == (1, 1) and module.stride == (1, 1)
         and module.padding == (0, 0) and module.groups == 1)
 
 

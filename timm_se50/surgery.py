@@ -1,4 +1,5 @@
 """Squeeze-and-Excitation into a live model, by either of two routes, with its function preserved."""
+import weakref
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -13,9 +14,8 @@ from torchvision.models import resnet as torchvision_resnet
 from .bottleneck import SEBasicBlock, SEBlock, SEBottleneck
 from .resnets import EXPECTED, find_resnets
 from .squeeze_excite import POSITIONS, SEConfig, SEModule
-from .torch_internals import is_compiled, pass_load_hooks_on_
 
-__all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_']
+__all__ = ['insert_se_', 'patch_block', 'patch_blocks_', 'replace_block', 'replace_blocks_', 'spare_fc2_']
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
@@ -44,7 +44,7 @@ def replace_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
     Raises:
         ValueError: The model is not one that SE can go into; the message says why. The model is left unchanged.
     """
-    return insert_se_(model, config, replace_block)
+    return spare_fc2_(insert_se_(model, config, replace_block))
 
 
 def patch_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
@@ -52,7 +52,7 @@ def patch_blocks_(model: ModelT, config: SEConfig = SEConfig()) -> ModelT:
 
     As `replace_blocks_`, with the same result, for code that holds on to the blocks.
     """
-    return insert_se_(model, config, patch_block)
+    return spare_fc2_(insert_se_(model, config, patch_block))
 
 
 def replace_block(block: nn.Module) -> SEBlock:
@@ -60,7 +60,9 @@ def replace_block(block: nn.Module) -> SEBlock:
     se_class = _SE_CLASSES[type(block)]
     new = se_class.__new__(se_class)
     new.__dict__.update(block.__dict__, _modules=dict(block._modules))
-    pass_load_hooks_on_(block, new)
+    for hook in getattr(block, '_load_state_dict_pre_hooks', {}).values():
+        if getattr(hook, 'with_module', False):  # PyTorch keeps a weak reference to the module in it
+            hook.module = weakref.ref(new)
     return _complete_(new)
 
 
@@ -89,52 +91,57 @@ def insert_se_(model: ModelT, config: SEConfig, convert: Callable[[nn.Module], S
     found: list[tuple[nn.Module, SEModule]] = []
     for path, resnet in find_resnets(model).items():
         prefix = f'{path}.' if path else ''
+        start = len(found)  # numbers are of its own, so that copies of one ResNet stay copies
         for stage, reduction in config.stage_reductions():
             layer = getattr(resnet, f'layer{stage}', None)
             if not isinstance(layer, nn.Module) or not any(layer.children()):
                 raise ValueError(
                     f'se_stages={config.stages}: the {type(resnet).__name__}{path and f" at {path}"} has no blocks in '
                     f'layer{stage}; name the stages that every ResNet in the model has.')
-            for name, block in layer._modules.items():  # named_children() would pass over a block that stands twice
-                block = cast(nn.Module, block)
+            # not named_children(), which passes over a block that stands twice
+            for name, block in cast(dict[str, Bottleneck], layer._modules).items():
                 _check_block(f'{prefix}layer{stage}.{name}', block)
-                found.append((block, _make_se(cast(Bottleneck, block), reduction, config.position, seed=len(found))))
+                found.append((block, _make_se(block, reduction, config.position, len(found) - start)))
     if len({id(block) for block, _ in found}) < len(found):
         raise ValueError('Two of the blocks are one module. Give each its own, for example copy.deepcopy(block).')
 
     blocks: dict[nn.Module | None, SEBlock] = {}
-    for block, se in found:
-        blocks[block] = convert(block)
-        blocks[block].attach_se(se, config.position)
+    for old, se in found:
+        blocks[old] = convert(old)
+        blocks[old].attach_se(se, config.position)
     for holder in list(model.modules()):  # of which a block may have several
         for name, child in holder._modules.items():
             if child in blocks:
                 holder._modules[name] = blocks[child]
-    model.no_weight_decay = partial(_no_weight_decay, getattr(model, 'no_weight_decay', None))  # type: ignore[assignment]
     return model
 
 
-def _no_weight_decay(theirs: Callable[[], Collection[str]] | None) -> set[str]:
-    """What timm's optimizer factory asks a model for: patterns of the names of weights that are not decayed.
+def spare_fc2_(model: ModelT) -> ModelT:
+    """Have timm's optimizer factory, which asks the model that it is given, leave weight decay out for each fc2.
 
     LAMB and LARS scale the step of a decayed weight by its norm, which would keep a zero fc2 where it is.
     """
-    return {f'*{name}.fc2.weight' for name in POSITIONS.values()} | set(theirs() if theirs else ())
+    model.no_weight_decay = partial(_no_weight_decay, getattr(model, 'no_weight_decay', set))  # type: ignore[assignment]
+    return model
 
 
-def _make_se(block: Bottleneck, reduction: int, position: str, seed: int) -> SEModule:
+def _no_weight_decay(theirs: Callable[[], Collection[str]]) -> set[str]:
+    return {f'*{name}.fc2.weight' for name in POSITIONS.values()} | set(theirs())
+
+
+def _make_se(block: Bottleneck, reduction: int, position: str, number: int) -> SEModule:
     """An SE module for a block, where the block is and in its dtype."""
     weight = block.conv1.weight
     last_conv = getattr(block, _SE_CLASSES[type(block)].last_conv)
     channels = block.conv1.in_channels if position == 'pre' else last_conv.out_channels
-    se = SEModule(channels, reduction, neutral=True, seed=seed, device=weight.device, dtype=weight.dtype)
+    se = SEModule(channels, reduction, neutral=True, number=number, device=weight.device, dtype=weight.dtype)
     return se.train(block.training)
 
 
 def _check_model(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError('The model is a TorchScript module, which is compiled; put SE in before torch.jit.script().')
-    if any(map(is_compiled, model.modules())):
+    if any(hasattr(m, '_orig_mod') or getattr(m, '_compiled_call_impl', None) is not None for m in model.modules()):
         raise ValueError('The model is compiled; put SE in before torch.compile().')
     for wrapper in model.modules():
         if isinstance(wrapper, _WRAPPERS):

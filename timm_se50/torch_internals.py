@@ -4,7 +4,6 @@ The way out is the plain path: a block then computes as timm's does, and no more
 `_parameters`, `_buffers`, `_apply` and `_load_from_state_dict` of nn.Module are used as well, by overriding or reading
 them as PyTorch's own wrappers do.)
 """
-import weakref
 from typing import Any
 
 import torch
@@ -13,9 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 __all__ = [
-    'convolution_pointwise', 'has_call_hooks', 'has_global_hooks', 'has_load_hooks', 'has_packed_convolution',
-    'is_batched', 'is_compiled', 'is_compiling', 'is_recorded', 'is_transformed', 'pass_load_hooks_on_',
-    'reorder_convolution_weight',
+    'convolution_pointwise', 'has_call_hooks', 'has_function_modes', 'has_global_hooks', 'has_packed_convolution',
+    'is_batched', 'is_compiling', 'is_recorded', 'is_transformed', 'reorder_convolution_weight',
 ]
 
 
@@ -53,6 +51,11 @@ def _is_fx_tracing() -> bool:
     return True
 
 
+def has_function_modes() -> bool:
+    """Whether a TorchFunctionMode is given what functions return; torch.device() as a context is one, too."""
+    return _call(torch._C, '_len_torch_function_stack', 1) > 0
+
+
 def has_global_hooks() -> bool:
     """Whether hooks are registered for all modules there are."""
     return bool(_call(nn.modules.module, '_has_any_global_hook', True))
@@ -64,23 +67,6 @@ def has_call_hooks(module: nn.Module, backward: bool = False) -> bool:
     if backward:
         names += ['_backward_hooks', '_backward_pre_hooks']
     return any(getattr(module, name, True) for name in names)
-
-
-def has_load_hooks(module: nn.Module) -> bool:
-    """Whether hooks may change a state dict before a module loads it."""
-    return bool(getattr(module, '_load_state_dict_pre_hooks', True))
-
-
-def pass_load_hooks_on_(old: nn.Module, new: nn.Module) -> None:
-    """Have the load hooks of a module be given the one that took them over: PyTorch keeps a weak reference in each."""
-    for hook in getattr(old, '_load_state_dict_pre_hooks', {}).values():
-        if getattr(hook, 'with_module', False):
-            hook.module = weakref.ref(new)
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether `module.compile()` was called; `torch.compile(module)` makes another module, with `_orig_mod`."""
-    return hasattr(module, '_orig_mod') or getattr(module, '_compiled_call_impl', None) is not None
 
 
 def is_batched(x: Tensor) -> bool:

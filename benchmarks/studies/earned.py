@@ -5,13 +5,16 @@ from statistics import mean, stdev
 
 from .arms import ARMS
 from .data import TASKS
+from .picture import plot
 from .record import Record, measure
 
 __all__ = ['difference', 'write_report']
 
-TITLES = {'solar': 'Solar cells: good or broken, a new head', 'fashion': 'Fashion-MNIST, the task of the source',
-          'digits': "scikit-learn's digits, a new head"}
-CURVES = ('plain', 'se', 'se_fast', 'random', 'composer')
+TITLES = {
+    'solar': 'Solar cells: good or broken, a new head',
+    'fashion': 'Fashion-MNIST, which the network was trained on',
+    'digits': "scikit-learn's digits, a new head",
+}
 
 
 def write_report(folder: Path) -> None:
@@ -19,7 +22,7 @@ def write_report(folder: Path) -> None:
     paths = {task: folder / 'study' / f'{task}.json' for task in TASKS}
     records = {task: Record(path) for task, path in paths.items() if path.exists()}
     (folder / 'study.md').write_text('\n'.join((_verdict(records), '', *_tables(records))) + '\n')
-    _plot(records, folder / 'study.png')
+    plot(records, TITLES, folder / 'study.png')
 
 
 def difference(values: dict[int, float], base: dict[int, float]) -> tuple[float, float] | None:
@@ -39,7 +42,7 @@ def _verdict(records: dict[str, Record]) -> str:
             for arm in record.winners(optimizer, seeds):
                 gain = difference(_tested(record, optimizer, arm, fresh), longer)
                 if gain:
-                    found[f'{task}, {optimizer}, {ARMS[arm].title}'] = gain
+                    found[f'{task}, {optimizer}, {_title(record, arm)}'] = gain
     if not found:
         return '**Not known yet**: nothing has run on fresh seeds.'
     ahead = [name for name, (gain, error) in found.items() if gain > 2 * error]
@@ -58,7 +61,7 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
                f'{train:,} to train on, {val:,} to choose by, {test:,} to test)')
         yield ''
         first = next(iter(settings['learning_rates']))
-        left_out = [arm.title for name, arm in ARMS.items() if name not in record.arms(first)]
+        left_out = [_title(record, arm) for arm in ARMS if arm not in record.arms(first)]
         if left_out:
             yield from (f'Not run: {"; ".join(left_out)}.', '')
         for optimizer in settings['learning_rates']:
@@ -74,6 +77,10 @@ def _tables(records: dict[str, Record]) -> Iterator[str]:
                     yield from ('', f'| {" | ".join(head)} |', '| --- ' * len(head) + '|', *rows, '')
 
 
+def _title(record: Record, arm: str) -> str:
+    return ARMS[arm].title.format(**record.data['settings'])
+
+
 def _tested(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> dict[int, float]:
     """What an arm has on the test part, by seed."""
     if arm not in record.arms(optimizer):
@@ -87,7 +94,7 @@ def _row(record: Record, optimizer: str, arm: str, seeds: Sequence[int]) -> str 
         return None
     spreads = [r['spread'] for s, r in record.seeds(optimizer, arm).items() if s in seeds and r['spread'] is not None]
     cells = [
-        ARMS[arm].title, f'{record.best_lr(optimizer, arm):g}', str(len(values)),
+        _title(record, arm), f'{record.best_lr(optimizer, arm):g}', str(len(values)),
         f'{mean(spreads):.3f}' if spreads else '',
         f'{mean(values.values()):.2f}' + (f' ± {stdev(values.values()):.2f}' if len(values) > 1 else ''),
         *(_difference(difference(values, _tested(record, optimizer, base, seeds)), bold=len(values) == len(seeds))
@@ -101,26 +108,3 @@ def _difference(found: tuple[float, float] | None, bold: bool) -> str:
         return ''
     text = f'{found[0]:+.2f} ± {found[1]:.2f}'
     return f'**{text}**' if bold and abs(found[0]) > 2 * found[1] else text
-
-
-def _plot(records: dict[str, Record], path: Path) -> None:
-    import matplotlib
-    matplotlib.use('agg')
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, len(records), figsize=(5.5 * len(records), 4.6), squeeze=False, layout='constrained')
-    for axis, (task, record) in zip(axes[0], records.items(), strict=True):
-        optimizer = next(iter(record.data['settings']['learning_rates']))
-        for i, arm in enumerate(CURVES):
-            if arm in record.arms(optimizer):
-                curves = [r['curve'] for r in record.seeds(optimizer, arm).values()]
-                steps = list(curves[0])
-                by_step = [[curve[s] for curve in curves] for s in steps]
-                axis.plot(list(map(mean, by_step)), marker='o', markersize=3, color=f'C{i}', label=ARMS[arm].title)
-                axis.fill_between(range(len(steps)), list(map(min, by_step)), list(map(max, by_step)), alpha=0.2,
-                                  color=f'C{i}', lw=0)
-                axis.set(title=TITLES[task], xlabel='step', xticks=range(len(steps)), xticklabels=steps)
-        axis.grid(alpha=0.3)
-    axes[0][0].set(ylabel='test accuracy, %')
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize='small')
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

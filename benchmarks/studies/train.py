@@ -14,7 +14,7 @@ from timm_se50.gates import evaluating, recording_gates
 
 from .data import Task
 
-__all__ = ['OPTIMIZERS', 'Recipe', 'gate_spread', 'scores', 'train']
+__all__ = ['OPTIMIZERS', 'Recipe', 'gate_spread', 'make_optimizer', 'scores', 'train']
 
 # timm's names -> weight decay
 OPTIMIZERS = {'sgd': 1e-4, 'adamw': 0.05}
@@ -53,7 +53,7 @@ def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch
     images, labels = task.train
     order = _order(len(labels), recipe.steps * recipe.batch_size, seed)
     flip = torch.rand(2, len(order), generator=torch.Generator().manual_seed(seed)) < 0.5
-    optimizer = _optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 * (1 + math.cos(math.pi * t / recipe.steps)))
     frozen = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and not m.weight.requires_grad]
     curve_part = tuple(t[:CURVE_IMAGES] for t in task.test)
@@ -91,7 +91,7 @@ def train(model: nn.Module, task: Task, recipe: Recipe, seed: int, device: torch
         'loss': sum(tail) / len(tail), 'seconds': round(seconds, 1)}
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     decay = OPTIMIZERS[recipe.optimizer]
     if not se_parameters(model):
         return create_optimizer_v2(model, recipe.optimizer, recipe.lr, decay)

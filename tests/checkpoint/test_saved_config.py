@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from helpers import changed
 from safetensors.torch import load_file, save_file
-from test_staging import SMALL
+from test_replacing import SMALL
 
 from timm_se50 import save_checkpoint
 from timm_se50.cli.main import main
@@ -29,25 +29,30 @@ def edit(folder, part=None, **changes):
 
 
 WRONG = {
-    'more classes': (None, {'num_classes': 5}, "states 5 classes, and 'fc.weight' has 2 rows"),
-    'no classes': (None, {'num_classes': 0}, "states 0 classes, and 'fc.weight' has 2 rows"),
-    'classes below zero': (None, {'num_classes': -1}, "'num_classes' in pretrained_cfg is -1"),
-    'classes are null': (None, {'num_classes': None}, "'num_classes' is null"),
-    'classes in model_args': ('model_args', {'num_classes': 5}, "'num_classes' is 2, and 5 in model_args"),
-    'classifier': ('pretrained_cfg', {'classifier': ['fc', 'layer4.0.conv1']}, "'classifier' in pretrained_cfg"),
-    'first_conv': ('pretrained_cfg', {'first_conv': 'layer1.0.conv1'}, "'first_conv' in pretrained_cfg"),
+    'more classes': (None, {'num_classes': 5}, r"'fc.weight' has shape \(2, 64\), and \(5, 64\) by the config"),
+    'no classes': (None, {'num_classes': 0}, 'another network than model.safetensors holds'),
+    'classes below zero': (None, {'num_classes': -1}, "'num_classes' is -1, and the network it describes has 1000"),
+    'classes are null': (None, {'num_classes': None}, "'num_classes' is None, and the network it describes has 1000"),
+    'classes in model_args': ('model_args', {'num_classes': 5}, "'num_classes' is 2, and the network .* has 5"),
+    'classifier': ('pretrained_cfg', {'classifier': ['fc', 'layer4.0.conv1']}, "'classifier' in .*; expected 'fc'"),
+    'first_conv': ('pretrained_cfg', {'first_conv': 'layer1.0.conv1'}, "'first_conv' in .*; expected 'conv1'"),
     'first_conv 5': ('pretrained_cfg', {'first_conv': 5}, "'first_conv' in pretrained_cfg is 5"),
     'label_offset': ('pretrained_cfg', {'label_offset': 1}, "'label_offset' in pretrained_cfg is 1"),
-    'meta': ('model_args', {'device': 'meta'}, "'device' in model_args is none"),
-    'not strict': ('model_args', {'pretrained_strict': False}, "'pretrained_strict' in model_args is none"),
-    'features': ('model_args', {'features_only': True}, "'features_only' in model_args is none"),
-    'no channels': ('model_args', {'channels': []}, r"'channels' in model_args is \[\]"),
-    'one stage': ('model_args', {'layers': [1]}, r"'layers' in model_args is \[1\]"),
-    'no input channels': ('model_args', {'in_chans': 0}, "'in_chans' in model_args is 0"),
-    'huge': ('model_args', {'channels': [16000] * 4}, 'it was not built'),
+    'meta': ('model_args', {'device': 'meta'}, "'device' in model_args describes no network"),
+    'not strict': ('model_args', {'pretrained_strict': False}, "'pretrained_strict' in model_args describes no netw"),
+    'features': ('model_args', {'features_only': True}, "'features_only' in model_args describes no network"),
+    'no channels': ('model_args', {'channels': []}, 'no network can be made of it: IndexError'),
+    'one stage': ('model_args', {'layers': [1]}, 'no network can be made of it'),
+    'another depth': ('model_args', {'layers': [1, 1, 2, 1]}, r"'layer3\.1\.conv1\.weight' is missing"),
+    'more input channels': ('model_args', {'in_chans': 4}, r"'conv1.weight' has shape \(64, 3, .* and \(64, 4, "),
+    'no input channels': ('model_args', {'in_chans': 0}, 'another network than model.safetensors holds|no network'),
+    'huge': ('model_args', {'channels': [16000] * 4}, 'another network than model.safetensors holds'),
+    'endless': ('model_args', {'layers': [10 ** 9] * 4}, "'layers' has 4000000000 blocks; expected at most 1000"),
     'reduction': ('model_args', {'se_reduction': 'x'}, "se_reduction='x'"),
-    'activation': ('model_args', {'act_layer': 'nothing'}, "no model can be made of it: KeyError: 'nothing'"),
-    'norm': ('model_args', {'norm_layer': 'nothing'}, 'no model can be made of it'),
+    'another reduction': ('model_args', {'se_reduction': 8}, r"'layer1\.0\.se_standard\.fc1\.weight' has shape"),
+    'activation': ('model_args', {'act_layer': 'nothing'}, "no network can be made of it: KeyError: 'nothing'"),
+    'norm': ('model_args', {'norm_layer': 'nothing'}, 'no network can be made of it'),
+    'preprocessing': ('pretrained_cfg', {'mena': [1]}, "no network can be made of it: .*'mena'"),
 }
 
 
@@ -71,12 +76,12 @@ def test_only_the_classifier_is_let_go_and_only_if_asked_for(num_classes, folder
         assert changed(model, weights) == []
 
 
-@pytest.mark.parametrize(('typo', 'message'), [
-    ({'se_stage': 3}, r"unexpected keyword argument 'se_stage' \(with num_classes=7, se_stage=3 of the call\)"),
-    ({'se_reduction': 7}, r'does not divide .* \(with num_classes=7, se_reduction=7 of the call\)'),
+@pytest.mark.parametrize(('typo', 'error', 'message'), [
+    ({'se_stage': 3}, TypeError, "unexpected keyword argument 'se_stage'"),
+    ({'se_reduction': 7}, ValueError, 'se_reduction=7: does not divide'),
 ])
-def test_what_the_caller_said_wrong_is_named_beside_the_file(typo, message, folder):
-    with pytest.raises(ValueError, match=message):
+def test_what_the_caller_said_wrong_is_not_blamed_on_the_file(typo, error, message, folder):
+    with pytest.raises(error, match=f'^[^/]*{message}'):
         timm.create_model(f'local-dir:{folder}', pretrained=True, num_classes=7, **typo)
 
 
@@ -87,19 +92,11 @@ def test_features_and_other_channels(folder):
     assert timm.create_model(f'local-dir:{folder}', pretrained=True, in_chans=1, device='cpu').conv1.in_channels == 1
 
 
-def test_a_filters_type_error_is_no_call_without_the_model(plain50_file):
-    """timm takes a TypeError for the sign of a function that does not want the model."""
-    overlay = dict(file=str(plain50_file), first_conv=5)
-    with pytest.raises(RuntimeError, match='cannot be mapped') as error:
-        timm.create_model('se_resnet50_patch', pretrained=True, pretrained_cfg_overlay=overlay)
-    assert 'positional argument' not in str(error.value)
-
-
 @pytest.mark.parametrize(('text', 'message'), [
-    ('null', "names no 'architecture'"), ('[1]', "names no 'architecture'"), ('{', 'is no JSON'),
-    ('{"architecture": "se_resnet50_patch", "pretrained_cfg": 1}', "'pretrained_cfg' is 1; expected a mapping"),
-    ('{"architecture": "se_resnet50_patch", "pretrained_cfg": {"mena": [1]}}', "'mena' in pretrained_cfg is none"),
-    ('{"architecture": "se_resnet50_patch", "pretrained_cfg": {}, "model_args": {"layers": [1]}}', "'layers' in model"),
+    ('null', 'is no config.json of timm'), ('[1]', 'is no config.json of timm'), ('{', 'is no config.json of timm'),
+    ('{"architecture": "se_resnet50_patch", "pretrained_cfg": 1}', 'is no config.json of timm'),
+    ('{"architecture": "se_resnet50_patch", "pretrained_cfg": {"mena": [1]}}', "'mena'"),
+    ('{"architecture": "se_resnet50_patch", "pretrained_cfg": {}, "model_args": {"layers": [1]}}', 'cannot be loaded'),
     ('{"architecture": "resnet50", "pretrained_cfg": {}, "model_args": {"layers": [1]}}', 'ZeroDivisionError'),
     ('{"architecture": "resnet50", "pretrained_cfg": {}, "model_args": {"channels": []}}', 'IndexError'),
     ('{"architecture": "resnet50", "pretrained_cfg": {}, "model_args": {"chanels": []}}', "'chanels'"),
@@ -127,7 +124,7 @@ def test_a_damaged_file_is_named(name, damage, folder, tmp_path):
     path = tmp_path / name
     (save_file if name.endswith('safetensors') else torch.save)(weights, path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf'{re.escape(str(path))} cannot be read: '):
+    with pytest.raises((RuntimeError, ValueError), match=rf'{re.escape(str(path))}(:| cannot be read:) '):
         timm.create_model(
             'se_resnet50_patch', pretrained=True, pretrained_cfg_overlay=dict(file=str(path), num_classes=2), **SMALL)
     with pytest.raises(FileNotFoundError, match=r'gone\.pth: there is no such file'):
@@ -135,10 +132,10 @@ def test_a_damaged_file_is_named(name, damage, folder, tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda w: w | {'conv1.weight': torch.zeros(64, 0, 7, 7)}, r"'conv1.weight' has shape \(64, 0, 7, 7\); expected"),
-    (lambda w: w | {'fc.weight': torch.zeros(64)}, r"'fc.weight' has shape \(64,\); expected \(classes, 2048\)"),
-    (lambda w: w | {'fc.weight': torch.zeros(0, 2048)}, r"'fc.weight' has shape \(0, 2048\)"),
-    (lambda w: w | {'bn1.weight': w['bn1.weight'].to(torch.float8_e4m3fn)}, "'bn1.weight' has dtype torch.float8"),
+    (lambda w: w | {'conv1.weight': torch.zeros(64, 0, 7, 7)}, 'w.safetensors'),
+    (lambda w: w | {'fc.weight': torch.zeros(64)}, r'fc\.weight'),
+    (lambda w: w | {'fc.weight': torch.zeros(7, 3)}, r'fc\.weight'),
+    (lambda w: w | {'bn1.weight': w['bn1.weight'].to(torch.float8_e4m3fn)}, 'Float8'),
 ])
 def test_convert_says_what_is_no_resnet50(change, message, plain50_weights, tmp_path):
     path = tmp_path / 'w.safetensors'

@@ -4,12 +4,10 @@ import sys
 import pytest
 import timm
 import torch
-from click.testing import CliRunner
 from helpers import NARROW
 
 from timm_se50.cli.demo import _source, report, run_demo
 from timm_se50.cli.digits import accuracy, load_digits, predict, train
-from timm_se50.cli.main import main
 
 
 def test_the_digits_are_real_and_held_out():
@@ -76,10 +74,3 @@ def test_what_is_not_installed_is_said_before_the_work(missing, tmp_path, monkey
     with pytest.raises(RuntimeError, match=rf"needs scikit-learn and matplotlib .*{missing}.*pip install"):
         run_demo(tmp_path / 'demo')
     assert not list(tmp_path.iterdir())
-
-
-def test_an_error_is_one_line(tmp_path):
-    result = CliRunner().invoke(main, ['demo', '-o', str(tmp_path), '--weights', 'nothing'])
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: weights='nothing'")
-    assert result.output.count('\n') == 1

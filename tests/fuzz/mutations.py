@@ -95,6 +95,6 @@ def fuzz(strategy, examples, check):
 
 
 def show(kind, length, found):
-    """For docs/hub.md, by `pytest -s`."""
+    """For benchmarks/README.md, by `pytest -s`."""
     print(f'\nfuzz {kind}, {length}: {dict(found)}')
     assert found['refused by name'] > 0

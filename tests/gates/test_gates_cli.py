@@ -1,7 +1,6 @@
 """`timm-se50 gates`: from a checkpoint folder and image files to a table, a picture and JSON."""
 import json
 
-import matplotlib
 import numpy as np
 import pytest
 import timm
@@ -14,7 +13,6 @@ from timm.data import ImageDataset
 from timm.models import save_for_hf
 
 import timm_se50
-from timm_se50.cli.gates import examine_gates
 from timm_se50.cli.main import main
 from timm_se50.gates.collect import BlockGates
 from timm_se50.gates.images import find_images, image_batches
@@ -39,11 +37,8 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    """Two folders, red and blue, of two images each; beside it two broken checkpoints."""
+    """Two folders, red and blue, of two images each."""
     root = tmp_path_factory.mktemp('images') / 'images'
-    for name, config in (('broken', '{'), ('empty', '{}')):
-        (root.parent / name).mkdir()
-        (root.parent / name / 'config.json').write_text(config)
     generator = np.random.default_rng(0)
     for channel, name in ((0, 'red'), (2, 'blue')):
         (root / name).mkdir(parents=True)
@@ -80,14 +75,6 @@ def test_json(checkpoint, images):
     assert [len(b['class_mean']) for b in data['blocks']] == [2] * 16
     assert data['blocks'][0]['class_mean'][0] == pytest.approx([0.4] * 256)
     assert data['warnings'][0].startswith('layer1.0.se_standard: stuck')
-
-
-def test_batches_do_not_matter(checkpoint, images):
-    one, all_ = (examine_gates(checkpoint, [images], 32, batch_size) for batch_size in (1, 4))
-    for a, b in zip(one, all_, strict=True):
-        # float32 convolutions of another batch size round otherwise, which 16 gated blocks in a row carry on
-        torch.testing.assert_close(a.mean, b.mean, atol=1e-3, rtol=0)
-        torch.testing.assert_close(a.std, b.std, atol=1e-3, rtol=0)
 
 
 def test_class_of_an_image_is_its_folder(images, monkeypatch):
@@ -147,15 +134,6 @@ def test_class_names_are_no_markup(tmp_path):
     assert all(f'<!-- {name} -->' in text for name in (' _hidden', r'$\foo$', 'c?', '5 $ and $x_'))
 
 
-def test_drawing_leaves_the_users_backend(tmp_path):
-    before = matplotlib.get_backend()
-    mean = torch.rand(12, 4, dtype=torch.float64)
-    block = BlockGates('se', 1.0, tuple('abcdefghijkl'), torch.ones(12).double(), mean, torch.zeros(12, 4))
-    plot_gates([block], tmp_path / 'gates.svg')
-    assert '2 more classes' in (tmp_path / 'gates.svg').read_text()
-    assert matplotlib.get_backend() == before
-
-
 def test_nan_is_named(images, tmp_path):
     model = timm.create_model('se_resnet50_replace', num_classes=3)
     model.layer3[2].conv2.weight.data[0, 0, 0, 0] = torch.nan
@@ -165,13 +143,9 @@ def test_nan_is_named(images, tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'message'), [
-    (('nowhere/model', '{images}'), 'nowhere/model'),
     (('{images}', '{images}'), 'holds no config.json'),
     (('{images}/red/0.png', '{images}'), 'is a file; expected a checkpoint folder'),
-    (('{images}/../broken', '{images}'), 'broken/config.json is no JSON'),
-    (('{images}/../empty', '{images}'), "empty/config.json names no 'architecture'"),
-    (('resnet50.no_tag', '{images}'), 'resnet50.no_tag cannot be loaded'),
-    (('local-dir:{images}/none', '{images}'), 'there is no such folder'),
+    (('resnet50.no_tag', '{images}'), 'Unknown tag (resnet50.no_tag)'),
     (('{checkpoint}', '{images}/none'), 'there is no such image or folder'),
     (('{checkpoint}', '{checkpoint}'), 'holds no images'),
     (('{checkpoint}', '{checkpoint}/config.json'), 'config.json cannot be read as an image'),

@@ -8,9 +8,7 @@ from hub_server import HubServer
 
 from timm_se50 import save_checkpoint
 
-TOKENS = {
-    'hf_annwrite': ('ann', 'write'), 'hf_annread': ('ann', 'read'), 'hf_annold': ('ann', 'expired'),
-    'hf_bobwrite': ('bob', 'write')}
+TOKENS = {'hf_annwrite': ('ann', 'write'), 'hf_annread': ('ann', 'read'), 'hf_annold': ('ann', 'expired')}
 
 
 @pytest.fixture(scope='session')

@@ -13,14 +13,9 @@ ROUTES = {  # name -> (method, path)
     'whoami': ('GET', r'/api/whoami-v2'),
     'yaml': ('POST', r'/api/validate-yaml'),
     'info': ('GET', rf'/api/models/{ID}(/revision/(?P<rev>[^/]+))?'),
-    'refs': ('GET', rf'/api/models/{ID}/refs'),
-    'tree': ('GET', rf'/api/models/{ID}/tree/(?P<rev>[^/]+)'),
-    'paths': ('POST', rf'/api/models/{ID}/paths-info/(?P<rev>[^/]+)'),
-    'branch': ('POST', rf'/api/models/{ID}/branch/(?P<name>[^/]+)'),
     'preupload': ('POST', rf'/api/models/{ID}/preupload/(?P<rev>[^/]+)'),
     'commit': ('POST', rf'/api/models/{ID}/commit/(?P<rev>[^/]+)'),
     'batch': ('POST', rf'/{ID}\.git/info/lfs/objects/batch'),
-    'verify': ('POST', r'/lfs-verify'),
     'put': ('PUT', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
     'get_lfs': ('GET', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
     'head': ('HEAD', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)'),
@@ -40,8 +35,6 @@ class HubApi:
 
     def on_whoami(self, body):
         user, role = self.owner.hub.user(self.token)
-        if user is None:
-            raise HubError(401, 'Invalid username or password.')
         return 200, {'name': user, 'type': 'user', 'auth': {'accessToken': {'role': role}}}
 
     def on_yaml(self, body):
@@ -56,42 +49,19 @@ class HubApi:
         return 200, {'id': id, 'modelId': id, 'sha': sha, 'private': repo.private,
                      'gated': 'manual' if repo.gated else False, 'siblings': siblings, 'tags': []}
 
-    def on_refs(self, body, id):
-        repo = self.owner.hub.repo(id, self.token)
-        refs = [
-            {'name': r, 'ref': r if '/' in r else f'refs/heads/{r}', 'targetCommit': sha}
-            for r, sha in repo.refs.items()]
-        return 200, {'branches': [r for r in refs if '/pr/' not in r['ref']], 'converts': [], 'tags': [],
-                     'pullRequests': [r for r in refs if '/pr/' in r['ref']]}
-
-    def on_tree(self, body, id, rev):
-        repo = self.owner.hub.repo(id, self.token)
-        return 200, [f.info(p) for p, f in repo.commits[repo.resolve(rev)].items()]
-
-    def on_paths(self, body, id, rev):
-        repo = self.owner.hub.repo(id, self.token)
-        files, wanted = repo.commits[repo.resolve(rev)], json.loads(body)['paths']
-        return 200, [files[p].info(p) for p in wanted if p in files]
-
-    def on_branch(self, body, id, name):
-        repo = self.owner.hub.writable(id, self.token)
-        repo.refs[name] = repo.resolve(json.loads(body or b'{}').get('startingPoint', 'main'))
-        return 200, {}
-
     def on_preupload(self, body, id, rev):
-        repo = self.owner.hub.writable(id, self.token, 'create_pr' in self.query)
+        repo = self.owner.hub.writable(id, self.token)
         files = repo.commits[repo.resolve(rev)]
         return 200, {'files': [{
-            'path': f['path'], 'shouldIgnore': f['path'] in self.owner.hub.ignored,
+            'path': f['path'], 'shouldIgnore': False,
             'uploadMode': 'lfs' if f['path'].endswith(('.safetensors', '.bin')) else 'regular',
             'oid': files[f['path']].etag if f['path'] in files else None,
         } for f in json.loads(body)['files']]}
 
     def on_batch(self, body, id):
-        self.owner.hub.writable(id, self.token, pull_request=True)
+        self.owner.hub.writable(id, self.token)
         return 200, {'transfer': 'basic', 'objects': [o if o['oid'] in self.owner.hub.lfs else o | {'actions': {
             'upload': {'href': f'{self.owner.cdn}/lfs/{id}/{o["oid"]}', 'header': {}},
-            'verify': {'href': f'{self.owner.url}/lfs-verify', 'header': {}},
         }} for o in json.loads(body)['objects']]}
 
     def on_put(self, body, id, sha):
@@ -100,15 +70,9 @@ class HubApi:
         self.owner.hub.lfs[sha] = body
         return 200, b'', {'ETag': f'"{sha}"'}
 
-    def on_verify(self, body):
-        found = self.owner.hub.lfs.get(json.loads(body)['oid'])
-        if found is None or len(found) != json.loads(body)['size']:
-            raise HubError(422, 'object not found or of another size')
-        return 200, {}
-
     def on_commit(self, body, id, rev):
         pull_request = 'create_pr' in self.query
-        repo = self.owner.hub.writable(id, self.token, pull_request)
+        repo = self.owner.hub.writable(id, self.token)
         head, *operations = (json.loads(line) for line in body.splitlines())
         parent = repo.resolve(rev)
         if head['value'].get('parentCommit', parent) != parent and not pull_request:

@@ -4,7 +4,6 @@ An import of torch and timm takes seconds, so one process imports them and forks
 """
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,14 +31,11 @@ def digest(model):
 print('ready', flush=True)
 for line in sys.stdin:
     job = json.loads(line)
-    pid = os.fork()
-    if pid:
-        print(pid, flush=True)
+    if os.fork():
         continue
     log = os.open(job['folder'] + '/log', os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1), os.dup2(log, 2)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     result = {{'error': None, 'message': '', 'out': None}}
     try:
         names = dict(globals(), out=None, **job['vars'])
@@ -66,8 +62,8 @@ class Result:
 
 
 class Job:
-    def __init__(self, pid: int, folder: Path):
-        self.pid, self.folder = pid, folder
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def wait(self, timeout: float = 120) -> Result:
         deadline = time.monotonic() + timeout
@@ -75,9 +71,6 @@ class Job:
             assert time.monotonic() < deadline, (self.folder / 'log').read_text()
             time.sleep(0.02)
         return Result(**json.loads((self.folder / 'result').read_text()), log=(self.folder / 'log').read_text())
-
-    def interrupt(self):
-        os.kill(self.pid, signal.SIGINT)
 
 
 class Client:
@@ -89,7 +82,6 @@ class Client:
             token: str | None = None,
             setup: str = 'import timm_se50',
             plugin: bool = True,
-            python: str = sys.executable,
             **env: str,
     ):
         self.temporary = tempfile.TemporaryDirectory(prefix='hub-client-', ignore_cleanup_errors=True)
@@ -100,7 +92,7 @@ class Client:
         self.env |= {'HF_TOKEN': token} if token else {}
         self.env |= ({'PYTHONPATH': str(ROOT)} if plugin else {'TIMM_SE50_AUTOLOAD': '0'}) | env
         self.process = subprocess.Popen(
-            [python, '-c', FORKS.format(setup=setup, plugin=plugin)], env=self.env, cwd=self.folder,
+            [sys.executable, '-c', FORKS.format(setup=setup, plugin=plugin)], env=self.env, cwd=self.folder,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ready = False
         self.jobs = 0
@@ -118,7 +110,7 @@ class Client:
             job = {'code': code, 'vars': {k: str(v) if isinstance(v, Path) else v for k, v in variables.items()},
                    'folder': str(folder)}
             print(json.dumps(job), file=self.process.stdin, flush=True)
-            return Job(int(self.process.stdout.readline()), folder)
+            return Job(folder)
 
     def run(self, code: str, **variables) -> Result:
         return self.start(code, **variables).wait()

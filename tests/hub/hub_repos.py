@@ -81,7 +81,6 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     lfs: dict[str, bytes] = field(default_factory=dict)
     url: str = ''
-    ignored: set[str] = field(default_factory=set)  # by a .gitignore
 
     def user(self, token: str | None) -> tuple[str | None, str | None]:
         if token is None:
@@ -109,21 +108,16 @@ class Hub:
             raise HubError(403 if user else 401, f'Access to model {repo_id} is restricted.', 'GatedRepo')
         return repo
 
-    def writable(self, repo_id: str, token: str | None, pull_request: bool = False) -> Repo:
+    def writable(self, repo_id: str, token: str | None) -> Repo:
         repo = self.repo(repo_id, token)
-        user, role = self.user(token)
-        if user is None:
-            raise HubError(401, 'Invalid username or password.')
-        if role != 'write' or (repo_id.split('/')[0] != user and not pull_request):
+        if self.user(token)[1] != 'write':
             raise HubError(403, 'Forbidden: you need write access, pass `create_pr=1` to create a Pull Request')
         return repo
 
     def create(self, name: str, organization: str | None, private: bool, token: str | None) -> Repo:
         user, role = self.user(token)
-        if user is None:
-            raise HubError(401, 'Invalid username or password.')
         repo_id = f'{organization or user}/{name}'
-        if role != 'write' or (organization or user) != user:
+        if role != 'write':
             raise HubError(403, f'You don\'t have the rights to create a model under the namespace "{organization}"')
         if repo_id in self.repos:
             raise HubError(409, 'You already created this model repo', url=f'{self.url}/{repo_id}')

@@ -7,7 +7,6 @@ import re
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +22,7 @@ class Fault:
 
     `status` answers with that status; 'fin' and 'rst' end the connection `after` bytes of the body; 'truncate' states
     and sends `after` bytes only; 'flip' changes one bit of the body, sent or received; 'lost' does what was asked for
-    and ends the connection without an answer; 'stall' sends nothing more after `after` bytes, for half a minute;
-    'restart' ends it after `after` bytes and starts anew at each request, whatever range it asks for; 'answer' answers
-    with `body`.
+    and ends the connection without an answer; 'answer' answers with `body`.
     """
     route: str
     kind: str
@@ -96,8 +93,6 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
             body = flip(body)
         elif self.fault and self.fault.kind in ('fin', 'rst') and self.command in ('PUT', 'POST'):
             return self.hang_up()
-        elif self.fault and self.fault.kind == 'stall' and self.command in ('PUT', 'POST'):
-            time.sleep(30)
         if match is None:
             return self.send(404, {'error': f'no such page: {self.path}'})
         try:
@@ -115,7 +110,7 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
 
     def send(self, status: int, body: bytes | dict | list, headers: dict | None = None):
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        if status == 200 and self.headers.get('Range') and not (self.fault and self.fault.kind == 'restart'):
+        if status == 200 and self.headers.get('Range'):
             start = int(self.headers['Range'].removeprefix('bytes=').split('-')[0])
             headers = (headers or {}) | {'Content-Range': f'bytes {start}-{len(body) - 1}/{len(body)}'}
             status, body = 206, body[start:]
@@ -130,13 +125,10 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == 'HEAD':
             return
-        if self.fault and self.fault.kind in ('fin', 'rst', 'restart'):
+        if self.fault and self.fault.kind in ('fin', 'rst'):
             self.wfile.write(body[:self.fault.after])
             return self.hang_up()
         try:
-            if self.fault and self.fault.kind == 'stall':
-                self.wfile.write(body[:self.fault.after])
-                time.sleep(30)
             self.wfile.write(body)
         except ConnectionError:  # the client gave up; part of some tests
             self.close_connection = True
@@ -152,9 +144,6 @@ class _Handler(HubApi, BaseHTTPRequestHandler):
 
 
 def flip(body: bytes) -> bytes:
-    """One byte changed: in the first file of a commit, else the middle one, by a bit."""
-    before, key, content = body.partition(b'"content": "')
-    if key:
-        return before + key + (b'B' if content[:1] == b'A' else b'A') + content[1:]
+    """One bit changed, in the middle."""
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]

@@ -1,6 +1,7 @@
 """docs/hub.md as it stands, its Python and its commands, and the Hub's part of docs/api.md, on a loopback Hub."""
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def weights(server, plain50_file):
 
 
 def test_python(client, server, weights):
-    first, second = re.findall(r'```python\n(.*?)```', TEXT.replace('USER/NAME', 'ann/docs'), re.DOTALL)
+    first, second = re.findall(r'(?ms)^```python\n(.*?)^```', TEXT.replace('USER/NAME', 'ann/docs'))
+    [deeper] = re.findall(r'(?ms)^  ```python\n(.*?)^  ```', TEXT.replace('USER/', 'ann/'))
+    offline = textwrap.dedent(deeper).replace("d', pretrained=True", "d', channels=(16, 16, 16, 16)")
+    assert client.good(f'{offline}\nout = len(timm_se50.se_parameters(model))') == 4 * 33
     out = client.good(f'{first}\npushed = model\n{second}\nout = [digest(pushed), model.num_classes]')
     files = server.hub.repos['ann/docs'].commits[server.hub.repos['ann/docs'].refs['main']]
     assert b'lamb' in files['README.md'].content

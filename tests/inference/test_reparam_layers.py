@@ -36,19 +36,12 @@ def test_frozen_batch_norm_folds(block):
     check(block, fused)
 
 
-def test_batch_norm_without_affine_folds(block):
-    for name in ('bn1', 'bn2', 'bn3'):
-        norm = getattr(block, name)
-        norm.weight = norm.bias = None
-    assert norms(block.fuse()) == []
+@pytest.mark.parametrize(('lacks', 'left'), [(('weight', 'bias'), []), (('running_mean', 'running_var'), ['bn3'])])
+def test_batch_norm_without_affine_folds_and_without_statistics_stays(block, lacks, left):
+    for name in lacks:
+        setattr(block.bn3, name, None)
+    assert norms(block.fuse()) == left
     check(block, block.fuse())
-
-
-def test_batch_norm_without_running_statistics_stays(block):
-    block.bn3.running_mean = block.bn3.running_var = None
-    fused = block.fuse()
-    assert norms(fused) == ['bn3']
-    check(block, fused)
 
 
 def test_subclass_stays(block):

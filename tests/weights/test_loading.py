@@ -53,16 +53,17 @@ def test_inside_another_module(model, plain_weights, plain, images):
 
 @pytest.mark.parametrize('prefix', PREFIXES)
 def test_prefixes(model, plain_weights, plain, images, prefix, tmp_path):
-    model.load_state_dict({prefix + k: v for k, v in plain_weights.items()})
+    model.load_state_dict(map_resnet_weights({prefix + k: v for k, v in plain_weights.items()}, model))
     assert torch.equal(model(images), plain(images))
 
 
 @pytest.mark.parametrize('prefix', ['', *PREFIXES])
 def test_weights_with_se_are_loaded_as_they_are(model, trained_weights, prefix):
-    model.load_state_dict({prefix + k: v for k, v in trained_weights.items()})
-    assert changed(model, trained_weights) == []
-    mapped = map_resnet_weights(trained_weights, model)
+    mapped = map_resnet_weights({prefix + k: v for k, v in trained_weights.items()}, model)
+    assert mapped.keys() == trained_weights.keys()
     assert all(mapped[k] is v for k, v in trained_weights.items())
+    model.load_state_dict(mapped)
+    assert changed(model, trained_weights) == []
 
 
 def test_a_training_checkpoint_of_timms(route, plain_weights, plain, images, tmp_path):

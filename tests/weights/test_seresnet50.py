@@ -50,6 +50,19 @@ def test_timms_weights_into_ours_and_back(route, twin, images, strict, dtype):
         assert not torch.equal(other(x), twin(x))
 
 
+def test_in_float16_it_is_exact_but_for_subnormal_numbers(twin):
+    """A quarter of what is below 2^-12 is subnormal there, and keeps 24 binary places: 2^-25 off at most, and so the
+    number that comes back is 2^-23 off."""
+    theirs = {k: v.half() if v.is_floating_point() else v for k, v in twin.state_dict().items()}
+    model = timm.create_model('se_resnet50_patch', num_classes=10, dtype=torch.float16, **NARROW)
+    model.load_state_dict(theirs)
+    for key, value in seresnet50_weights(model).items():
+        same = value == theirs[key]
+        assert (same | (theirs[key].abs() < 2 ** -12)).all(), key
+        assert (value.double() - theirs[key].double()).abs().max() <= 2 ** -23
+        assert same.all() or key.endswith(('se.fc2.weight', 'se.fc2.bias', 'bn3.weight', 'bn3.bias'))
+
+
 def test_there_and_back_is_the_same_file(twin):
     model = timm.create_model('se_resnet50_patch', num_classes=10, **NARROW)
     model.load_state_dict(twin.state_dict())
@@ -118,14 +131,14 @@ def test_any_other_setting_is_not_taken_for_it(route, real):
     for settings in (dict(se_reduction=8), dict(se_stages=(3, 4)), dict(se_position='post')):
         model = timm.create_model(f'se_resnet50_{route}', num_classes=10, **settings)
         with pytest.raises(RuntimeError, match='The weights look like an SE-ResNet-50'):
-            model.load_state_dict(real)
+            map_resnet_weights(real, model)
 
 
 def test_a_norm_that_does_not_halve(route, real):
     """With an activation in it, half its weight and bias is not half its output."""
     model = timm.create_model(f'se_resnet50_{route}', num_classes=10, norm_layer=BatchNormAct2d)
     with pytest.raises(RuntimeError, match='The weights look like an SE-ResNet-50'):
-        model.load_state_dict(real)
+        map_resnet_weights(real, model)
 
 
 def test_the_module_by_itself_is_the_papers():
@@ -146,7 +159,5 @@ def test_block_of_a_paper_module_is_not_mapped(twin):
     """A user's own module in our place: nothing is put into what is not ours."""
     model = timm.create_model('se_resnet50_patch', num_classes=10, **NARROW)
     model.layer1[0].se_standard = nn.Identity()
-    with pytest.raises(RuntimeError, match=r"'layer1\.0\.se\.fc1\.\w+' is no key of the model"):
-        model.load_state_dict(twin.state_dict())
     with pytest.raises(RuntimeError, match=r"'layer1\.0\.se\.fc1\.\w+' is no key of the model"):
         map_resnet_weights(twin.state_dict(), model)

@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 
 from ..squeeze_excite import SEConfig
 
-__all__ = ['CardConfig', 'cards_folder', 'origin', 'render_card']
+__all__ = ['CardConfig', 'cards_folder', 'is_tag_of', 'origin', 'render_card']
 
 # What follows it in a model's own card is about the architecture; a pushed card is about one model's weights.
 _NOT_PUSHED = '<!-- not pushed -->'
@@ -99,9 +99,16 @@ def _tagged(cfg: Mapping[str, Any]) -> PretrainedCfg | None:
         return None
 
 
+def is_tag_of(config: Mapping[str, Any], base_model: str | None) -> bool:
+    """Whether a config's tag names, for its architecture, the weights that a model started from."""
+    tagged = _tagged({'architecture': config['architecture'], 'tag': config['pretrained_cfg'].get('tag')})
+    return tagged is not None and tagged.hf_hub_id == base_model
+
+
 def render_card(
         config: Mapping[str, Any],
         architecture: str,
+        network: str,
         se: SEConfig,
         card: CardConfig,
         base_model: str | None,
@@ -112,6 +119,7 @@ def render_card(
     Args:
         config: The model's config.json.
         architecture: Its name in this package.
+        network: What it is, in words.
         se: Its SE settings.
         card: The rest.
         base_model: As `origin` has it.
@@ -134,7 +142,7 @@ def render_card(
     description = own.text.partition(_NOT_PUSHED)[0].strip()
     return str(ModelCard.from_template(
         data, str(folder / 'template.md'),
-        name=name, description=description, architecture=architecture, se=se, config=config,
+        name=name, description=description, architecture=architecture, network=network, se=se, config=config,
         portable=config['architecture'] != architecture, cfg=config['pretrained_cfg'], base_model=base_model,
         license=license, source=source, recipe=card.recipe, results=card.results,
         repo_id=place if scheme == 'hf-hub' else None))

@@ -1,5 +1,5 @@
 """The config.json of a model: all that `timm.create_model()` needs to build it again, read off the model itself."""
-import inspect
+import copy
 import json
 import re
 import tempfile
@@ -8,24 +8,22 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, cast
 
-import timm
-import torch
 from timm.layers import DropBlock2d, DropPath, SqueezeExcite
+from timm.models._hub import save_config_for_hf  # timm.models has only save_for_hf, which writes weights too
 from timm.models.resnet import ResNet
 from torch import nn
 
+from ..block_weights import BATCH_NORMS
 from ..bottleneck import SEBlock
-from ..older_timm import get_model_args, write_config
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
-from ..stock import BATCH_NORMS
-from .saved import OURS, PORTABLE, check_config, check_saved
+from .network import network_args
+from .outline import OURS, PORTABLE, make_outline
 
 __all__ = ['checkpoint_config', 'se_config']
 
-_PREPROCESSING = ('input_size', 'img_size', 'in_chans', 'mean', 'std', 'crop_pct', 'crop_mode', 'interpolation',
-                  'test_input_size', 'test_crop_pct')
-_NETWORK = inspect.signature(ResNet).parameters.keys()  # the arguments that describe it, beside those of SE
+_SIZES, _NAMES = ('input_size', 'test_input_size'), ('crop_mode', 'interpolation')
+_PREPROCESSING = (*_SIZES, *_NAMES, 'mean', 'std', 'crop_pct', 'test_crop_pct', 'img_size', 'in_chans')
 
 
 def se_config(model: nn.Module) -> SEConfig:
@@ -36,9 +34,14 @@ def se_config(model: nn.Module) -> SEConfig:
     """
     if type(model) not in (ResNet, SEResNet):
         raise ValueError(
-            f'The model is a {type(model).__module__}.{type(model).__qualname__}; expected a timm ResNet-50 with SE, '
-            "for example timm.create_model('se_resnet50_replace'), which timm can build again by name. Of any other "
-            'model with SE save the state dict and the SEConfig (docs/any_model.md).')
+            f'The model is a {type(model).__module__}.{type(model).__qualname__}; expected a ResNet of timm with SE. '
+            'Of any other model with SE save the state dict and the SEConfig: docs/any_model.md has the lines.')
+    if any(getattr(m, 'inference_form', False) for m in model.modules()):
+        raise ValueError('This is the inference form of a model; save the model that it was made from.')
+    if any(isinstance(m, SqueezeExcite) for m in model.modules()):
+        raise ValueError(
+            f"The model is timm's own {PORTABLE}, as save_checkpoint(portable=True) writes it; load its state dict "
+            f'into {OURS[0]}, or push it with timm.models.push_to_hf_hub().')
     reductions: dict[int, int] = {}
     positions = set()
     for stage in (1, 2, 3, 4):
@@ -47,12 +50,6 @@ def se_config(model: nn.Module) -> SEConfig:
                 se = cast(SEModule, getattr(block, POSITIONS[block.se_position]))
                 reductions.setdefault(stage, se.fc1.in_channels // se.fc1.out_channels)
                 positions.add(block.se_position)
-    if any(getattr(m, 'inference_form', False) for m in model.modules()):
-        raise ValueError('This is the inference form of a model; save the model that it was made from.')
-    if any(isinstance(m, SqueezeExcite) for m in model.modules()):
-        raise ValueError(
-            f"The model is timm's own {PORTABLE}, as save_checkpoint(portable=True) writes it; load its state dict "
-            f'into {OURS[0]}, or push it with timm.models.push_to_hf_hub().')
     if not reductions:
         raise ValueError(
             'The model has no SE blocks; put them in with timm_se50.replace_blocks_(model), or save a plain timm '
@@ -72,7 +69,7 @@ def checkpoint_config(
     """The config.json of a model, after a check that the model it describes is `model`.
 
     Args:
-        model: A ResNet-50 with SE, not wrapped.
+        model: A ResNet of timm with SE, not wrapped.
         portable: Describe the model as timm's `seresnet50`.
         label_names: Name of each class; by default those that the model was loaded with.
         data_config: Preprocessing that differs from `model.pretrained_cfg`, as for timm's `resolve_data_config()`.
@@ -88,34 +85,35 @@ def checkpoint_config(
         raise ValueError(
             'The model has no pretrained_cfg, so its preprocessing is unknown; make it by '
             "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
-    args = get_model_args(model, se.model_args())
-    # what says how the model is made, loaded or trained does not say what it is
-    args = {k: v for k, v in args.items() if k in _NETWORK or k.startswith('se_')}
-    for key, value in args.items():
-        try:
-            json.dumps(value)
-        except TypeError as e:
-            way_out = ("make the model with a name instead, for example act_layer='silu'" if key != 'aa_layer' else
-                       'timm has no names for these, so save the state dict instead')
-            raise ValueError(f'{key}={value!r}: config.json holds plain values only; {way_out}.') from e
+    args = network_args(model) | se.model_args()
+    if portable and (se != SEConfig() or 'block' in args):
+        raise ValueError(
+            f"portable=True: timm's {PORTABLE} has bottlenecks and {SEConfig()}, this model has "
+            f"{args.get('block', 'bottleneck')} blocks and {se}; leave portable out. People then need timm-se50 to "
+            'load it.')
     own = cast(dict[str, Any], model.pretrained_cfg).get('architecture')
     architecture = own if own in OURS else OURS[0]  # both build the same network
-    _check_rebuilds(model, architecture, args)
-    if portable and se != SEConfig():
-        raise ValueError(
-            f"portable=True: timm's {PORTABLE} has {SEConfig()}, this model has {se}; "
-            'leave portable out. People then need timm-se50 to load it.')
 
-    names = _label_names(model, label_names)
     with tempfile.TemporaryDirectory() as tmp:  # timm writes a file, it has no function that returns a config
         path = Path(tmp, 'config.json')
-        write_config(model, path, names, args, _data_config(data_config or {}))
+        labels = {'label_names': _label_names(model, label_names)}
+        shown: Any = copy.copy(model)
+        shown._model_args = args  # in place of what the model was made with, which may be no JSON
+        save_config_for_hf(shown, str(path), labels, None, _data_config(data_config or {}))
         config = json.loads(path.read_text())
-    # At the root it stays; with both, transformers' TimmWrapper passes it twice. timm adds what the model was made with
-    config['model_args'] = {k: v for k, v in config['model_args'].items() if k in args and k != 'num_classes'}
-    config['pretrained_cfg'].pop('label_names', None)  # those at the root are read, and fit
     config['architecture'] = architecture
-    check_config(config, 'What would be the config.json of this model')
+    # At the root it stays; with both, transformers' TimmWrapper passes it twice
+    config['model_args'].pop('num_classes', None)
+    cfg = config['pretrained_cfg']
+    cfg.pop('label_names', None)  # those at the root are read, and fit
+    cfg['classifier'] = 'fc'
+    cfg['first_conv'] = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    try:
+        outline = make_outline(architecture, cfg, config['model_args'])
+    except Exception as e:  # of what has no name, an activation of the user's own
+        raise ValueError(f'No config.json can describe the model: {type(e).__name__}: {e}. Save the state dict and the '
+                         'SEConfig (docs/any_model.md).') from e
+    _check_rebuilds(model, outline)
     if portable:
         config['architecture'] = PORTABLE
         config['model_args'] = {k: v for k, v in config['model_args'].items() if not k.startswith('se_')}
@@ -123,15 +121,16 @@ def checkpoint_config(
 
 
 def _data_config(data_config: Mapping[str, Any]) -> dict[str, Any]:
-    """It in plain numbers, after a check."""
-    unknown = sorted(data_config.keys() - _PREPROCESSING)
-    if unknown:
-        raise ValueError(f'data_config: {unknown[0]!r} is unknown; expected some of {", ".join(_PREPROCESSING)}.')
-    plain = dict(data_config)
-    for key in plain.keys() & {'mean', 'std'}:  # often of NumPy or a tensor, as measured
-        values = [plain[key]] if isinstance(plain[key], Real) else plain[key]
-        plain[key] = None if values is None else [v.item() if hasattr(v, 'item') else v for v in values]
-    check_saved({k: v for k, v in plain.items() if k not in ('img_size', 'in_chans')}, {}, 'data_config')
+    """It in plain numbers and names, after a check."""
+    plain = json.loads(json.dumps(dict(data_config), default=lambda v: v.tolist()))  # of NumPy or a tensor, as measured
+    for key, value in plain.items():
+        if key not in _PREPROCESSING:
+            raise ValueError(f'data_config: {key!r} is unknown; expected some of {", ".join(_PREPROCESSING)}.')
+        kind, expected = (str, 'a name') if key in _NAMES else (Real, 'numbers')
+        several = value if isinstance(value, list) else [value]
+        fits = all(isinstance(v, kind) for v in several) and (key not in _SIZES or len(several) == 3)
+        if value is not None and not fits:
+            raise ValueError(f'data_config: {key!r} is {value!r}; expected {expected}{", three" * (key in _SIZES)}.')
     return plain
 
 
@@ -148,24 +147,21 @@ def _label_names(model: nn.Module, label_names: Sequence[str] | None) -> list[st
     return names
 
 
-def _check_rebuilds(model: nn.Module, architecture: str, args: Mapping[str, Any]) -> None:
-    """Raise a ValueError unless `timm.create_model(architecture, **args)` builds what `model` is."""
-    with torch.device('meta'):
-        rebuilt = timm.create_model(architecture, **args)
-    found, expected = _layers(model), _layers(rebuilt)
-    for name in found | expected:
-        if found.get(name) != expected.get(name):
-            raise ValueError(
-                f"{name or 'The model'} is {found.get(name, 'missing')}, where {architecture} has "
-                f"{expected.get(name, 'nothing')}. Expected a ResNet-50 with SE, made by timm.create_model().")
-    shapes = {k: tuple(v.shape) for k, v in rebuilt.state_dict().items()}
-    weights = model.state_dict()
-    for key in shapes | weights:
-        shape = tuple(weights[key].shape) if key in weights else None
-        # a frozen BatchNorm counts no batches
-        if shape != shapes.get(key) and not (shape is None and key.endswith('num_batches_tracked')):
-            raise ValueError(f'{key!r} has shape {shape}, where {architecture} has {shapes.get(key)}. '
-                             'Expected a ResNet-50 with SE, made by timm.create_model().')
+def _check_rebuilds(model: nn.Module, outline: nn.Module) -> None:
+    """Raise a ValueError unless an outline is what `model` is, layer by layer and weight by weight."""
+    for of in (_layers, _shapes):
+        found, expected = of(model), of(outline)
+        for name in found | expected:
+            if found.get(name) != expected.get(name):
+                raise ValueError(
+                    f"{name} is {found.get(name, 'missing')}, where the arguments of timm's ResNet make it "
+                    f"{expected.get(name, 'nothing')}. Expected a ResNet as timm builds it, with SE in whole stages; "
+                    'of another save the state dict and the SEConfig (docs/any_model.md).')
+
+
+def _shapes(model: nn.Module) -> dict[str, str]:
+    return {k: f'of shape {tuple(v.shape)}' for k, v in model.state_dict().items()
+            if not k.endswith('num_batches_tracked')}  # a frozen BatchNorm counts none
 
 
 def _layers(model: nn.Module) -> dict[str, str]:

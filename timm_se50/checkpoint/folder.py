@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from ..weights import seresnet50_weights
-from .card import CardConfig, origin, render_card
+from ..weights import recognise, seresnet50_weights
+from .card import CardConfig, is_tag_of, origin, render_card
 from .config import checkpoint_config
-from .staging import check_place, install, staging
+from .replacing import replacing
 
 __all__ = ['FILES', 'save_checkpoint', 'write_checkpoint']
 
@@ -33,10 +33,10 @@ def save_checkpoint(
 
     The folder gets model.safetensors, config.json and README.md, the card. The SE settings are read off the blocks, so
     that a live timm resnet50 with SE put in by `replace_blocks_()` or `patch_blocks_()` will do, as will a model that
-    DDP, torch.compile() or timm's ModelEma wraps.
+    DDP, torch.compile() or timm's ModelEma wraps. A process that is killed meanwhile leaves a folder `.timm-se50-*`.
 
     Args:
-        model: A ResNet-50 with SE.
+        model: A ResNet of timm with SE, of whatever depth, stem and width.
         folder: Folder to write to, made if need be; other files in it stay.
         portable: Save as timm's own `seresnet50`, for people without this plugin; for the default SE settings only.
         label_names: Name of each class; by default those that the model was loaded with.
@@ -52,12 +52,10 @@ def save_checkpoint(
         OSError: A file cannot be written. After either, the folder holds what it held before.
     """
     folder = Path(os.path.abspath(folder))
-    check_place(folder, FILES)
-    with staging(folder, '.saving-') as new:
+    with replacing(folder, FILES) as new:
         write_checkpoint(
             model, new, portable=portable, label_names=label_names, data_config=data_config, card=card,
             source=f'local-dir:{folder.name}')
-        install(new, folder, FILES)
     return folder
 
 
@@ -79,10 +77,11 @@ def write_checkpoint(
     if not of_tag:
         for key in ('origin_url', 'paper_name', 'paper_ids'):
             config['pretrained_cfg'].pop(key, None)  # of the weights that it did not start from
-    if not of_tag or portable:
+    if not of_tag or portable or not is_tag_of(config, base_model):
         # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
         config['pretrained_cfg'].pop('tag', None)
-    text = render_card(config, architecture, se, card, base_model, source)
+    network = recognise(model.state_dict()).partition(' (se_stages=')[0]  # the settings of SE are a line of their own
+    text = render_card(config, architecture, network, se, card, base_model, source)
     weights = seresnet50_weights(model) if portable else model.state_dict()
     tensors = {k: _plain(k, v) for k, v in weights.items()}
 

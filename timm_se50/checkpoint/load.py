@@ -1,14 +1,12 @@
 """A model, or weights alone, from what a user names."""
 import os
-from pathlib import Path
 
 import timm
-from timm.models import load_state_dict, parse_model_name
+from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from ..reading import unreadable
-from ..weights import clean_weights
-from .saved import ARCHITECTURES, parse_config, read_config
+from ..weights import clean_weights, naming
+from .outline import read_config
 
 __all__ = ['load_model', 'read_weights']
 
@@ -26,7 +24,7 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         The model.
 
     Raises:
-        ValueError: It is neither, or its config.json is none of timm's; the message says why.
+        ValueError: It is neither; the message says why.
         FileNotFoundError: The folder does not exist, or holds no checkpoint.
         RuntimeError: timm cannot load it; the message says why.
     """
@@ -35,13 +33,8 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         if not os.path.isfile(os.path.join(folder, 'config.json')):
             raise FileNotFoundError(
                 f'{folder} holds no config.json; expected a folder of save_checkpoint() or `timm-se50 convert`.')
-        config = Path(folder, 'config.json')
-        if parse_config(config)['architecture'] in ARCHITECTURES:
-            read_config(config)
+        read_config(folder)
         checkpoint = f'local-dir:{folder}'
-        if parse_model_name(checkpoint)[1] != folder:  # it would load another folder, if there is one
-            raise ValueError(f'{folder}: timm {timm.__version__} takes no name with # or ? in it; rename the folder, '
-                             "or pip install 'timm>=1.0.29'.")
     elif os.path.isfile(folder):
         raise ValueError(
             f'{folder} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert {folder} FOLDER.')
@@ -71,8 +64,5 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         raise FileNotFoundError(f'{path} is a folder; expected a file with weights, for example model.safetensors.')
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: there is no such file.')
-    try:
-        weights = load_state_dict(str(path))
-    except Exception as e:  # what a damaged pickle raises has no bound
-        raise unreadable(path, e) from e
-    return clean_weights(weights)
+    with naming(path):
+        return clean_weights(load_state_dict(str(path)))

@@ -17,7 +17,7 @@ def _ints(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
         raise click.BadParameter(f'{value!r}: expected whole numbers with commas between, for example 3,4.') from None
 
 
-@click.command('convert')
+@click.command('convert', epilog='Example: timm-se50 convert resnet50.pth my-se-resnet50')
 @click.argument('file', type=click.Path())
 @click.argument('folder', type=click.Path())
 @click.option('--route', type=click.Choice(['replace', 'patch']), default='replace', show_default=True)
@@ -25,12 +25,13 @@ def _ints(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
 @click.option('--stages', default='1,2,3,4', callback=_ints, help='Stages with SE.  [default: 1,2,3,4]')
 @click.option('--position', default='standard', show_default=True, help='standard, pre, post or identity.')
 @click.option('--num-classes', type=int, help='Another number than the file has: the head is then new.')
-@click.option('--tag', help="timm's tag of the weights, as in resnet50.TAG: its preprocessing and license go along.")
+@click.option('--model', default='resnet50', show_default=True,
+              help="timm's name of the plain ResNet. With a tag, as in resnet50.TAG, its license goes along.")
 @click.option('--portable', is_flag=True, help="Write timm's own seresnet50 (default SE settings only).")
 @click.option('--json', 'as_json', is_flag=True, help='Print what was done as JSON.')
-def command(file, folder, route, reduction, stages, position, num_classes, tag, portable, as_json):
-    """Make a checkpoint FOLDER with SE of FILE, the weights of a ResNet-50. It computes what that one computed."""
+def command(file, folder, route, reduction, stages, position, num_classes, model, portable, as_json):
+    """Make a checkpoint FOLDER with SE of FILE, the weights of a ResNet. It computes what that one computed."""
     config = SEConfig(reduction if len(reduction) > 1 else reduction[0], stages, position)
     done = convert_checkpoint(
-        file, folder, route=route, config=config, num_classes=num_classes, tag=tag, portable=portable)
+        file, folder, model=model, route=route, config=config, num_classes=num_classes, portable=portable)
     click.echo(json.dumps(asdict(done)) if as_json else done)

@@ -8,6 +8,7 @@ import click
 import timm
 import torch
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from ..checkpoint import model_name, read_weights, save_checkpoint
 from ..squeeze_excite import SEConfig
@@ -65,8 +66,9 @@ def run_demo(
     usual = timm.create_model('seresnet50', num_classes=10)
     usual.load_state_dict(plain.state_dict(), strict=False)
 
-    logits = {key: predict(model, digits['x_test']) for key, model in
-              {'plain': plain, 'ours': ours, 'usual': usual}.items()}
+    models = {'plain': plain, 'ours': ours, 'usual': usual}
+    logits = {key: predict(model, digits['x_test'])
+              for key, model in tqdm(models.items(), 'step 0, compared', unit='model', ncols=100)}
     results: dict[str, Any] = {
         f'step0_{key}': accuracy(value, digits['y_test']) for key, value in logits.items()}
     results['source'] = weights or 'random weights'
@@ -110,11 +112,11 @@ def _source(weights: str | None) -> dict[str, Any]:
         raise ValueError(f'weights={weights!r}: expected a file, or a tag of timm\'s resnet50: {", ".join(tags)}.')
     # timm itself loads of any file what fits, since the number of classes differs
     found = read_weights(weights)
-    check_weights(found, timm.create_model('resnet50', device='meta').state_dict(), adaptable=True)
+    check_weights(found, timm.create_model('resnet50', device='meta').state_dict())
     return dict(pretrained=True, pretrained_cfg_overlay=dict(state_dict=found))
 
 
-@click.command('demo')
+@click.command('demo', epilog='Example: timm-se50 demo --weights resnet50.pth -o my-demo')
 @click.option('-o', '--output', default='timm-se50-demo', show_default=True, help='Folder for what it writes.')
 @click.option('--route', type=click.Choice(['replace', 'patch']), default='replace', show_default=True)
 @click.option('--weights', metavar='FILE|TAG', help="Start from a file, or a tag of timm's resnet50.")

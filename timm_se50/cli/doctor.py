@@ -47,7 +47,7 @@ def _why_not_without_import() -> str:
     return (fresh.stderr.strip() or f'Python ended with status {fresh.returncode}') if fresh.returncode else ''
 
 
-@click.command('doctor')
+@click.command('doctor', epilog='Example: timm-se50 doctor')
 def command():
     """Show what timm knows of this plugin, and how; fails where timm does not know its models without an import."""
     well, findings = diagnose()

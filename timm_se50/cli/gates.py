@@ -18,6 +18,7 @@ from ..gates import (
     image_batches,
     plot_gates,
 )
+from .names import check_name
 
 __all__ = ['command', 'examine_gates']
 
@@ -53,7 +54,7 @@ def examine_gates(
         return collect_gates(model, batches(), classes)
 
 
-@click.command('gates')
+@click.command('gates', epilog='Example: timm-se50 gates my-se-resnet50 photos/ -o gates.png')
 @click.argument('checkpoint')
 @click.argument('images', nargs=-1, required=True, type=click.Path())
 @click.option('-o', '--output', type=click.Path(dir_okay=False), help='Picture to write; needs matplotlib.')
@@ -67,6 +68,7 @@ def command(checkpoint: str, images: tuple[str, ...], output: str | None, size: 
     """
     if output:
         check_plot(output)
+    check_name(checkpoint)
     blocks = examine_gates(checkpoint, images, size)
     click.echo(json.dumps(gates_to_dict(blocks)) if as_json else format_gates(blocks))
     for line in gate_warnings(blocks):

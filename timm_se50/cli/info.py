@@ -13,6 +13,7 @@ from ..gates.collect import SE_MODULES, evaluating
 from ..resnets import find_resnets, is_block
 from ..squeeze_excite import POSITIONS
 from ..weights.recognise import recognise
+from .names import check_name
 
 __all__ = ['command', 'describe', 'format_description']
 
@@ -97,7 +98,7 @@ def format_description(info: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-@click.command('info')
+@click.command('info', epilog='Example: timm-se50 info se_resnet50_patch --size 64')
 @click.argument('checkpoint')
 @click.option('--size', type=click.IntRange(1), help="Pixels to count FLOPs for; by default the model's own.")
 @click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
@@ -107,5 +108,6 @@ def command(checkpoint: str, size: int | None, as_json: bool):
     CHECKPOINT is a folder, a name that timm knows (hf-hub:..., local-dir:...), or a model's name alone, which loads no
     weights (se_resnet50_patch).
     """
+    check_name(checkpoint)
     description = describe(load_model(checkpoint, weights=False), size)
     click.echo(json.dumps(description, indent=2) if as_json else format_description(description))

@@ -1,8 +1,10 @@
 """The command line: a thin layer over public functions, one file a command."""
+import errno
+
 import click
 
 from .. import __version__
-from . import bench, convert, demo, doctor, gates, info, pull, push
+from . import convert, demo, doctor, gates, info, pull, push
 
 __all__ = ['main']
 
@@ -16,6 +18,8 @@ class _Group(click.Group):
         except (OSError, RuntimeError, ValueError) as e:
             if ctx.params['debug'] or isinstance(e, click.exceptions.Exit):
                 raise
+            if isinstance(e, OSError) and e.errno == errno.EPIPE:
+                raise  # who reads the output has seen enough (`| head`); click then ends without a word
             raise click.ClickException(' '.join(str(e).split())) from e
 
 
@@ -26,5 +30,5 @@ def main(debug: bool):
     """Squeeze-and-Excitation for pretrained ResNet-50s."""
 
 
-for module in (demo, push, pull, gates, convert, info, doctor, bench):
+for module in (demo, push, pull, gates, convert, info, doctor):
     main.add_command(module.command)

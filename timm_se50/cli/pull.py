@@ -6,7 +6,7 @@ from ..hub import download_checkpoint
 __all__ = ['command']
 
 
-@click.command('pull')
+@click.command('pull', epilog='Example: timm-se50 pull someone/their-se-resnet50 my-se-resnet50')
 @click.argument('repo_id')
 @click.argument('folder', type=click.Path(file_okay=False))
 @click.option('--revision', help='Branch, tag or commit.')

@@ -13,6 +13,8 @@ from torch import nn
 
 from ..checkpoint import CardConfig, load_model, read_weights
 from ..hub import Pushed, push_to_hub
+from ..weights import map_resnet_weights
+from .names import check_name
 
 __all__ = ['command', 'describe_push', 'load_card', 'model_of', 'parse_kwargs']
 
@@ -49,6 +51,7 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
             raise ValueError(f'--checkpoint {checkpoint}: {folder} is a folder, which holds weights of its own; give '
                              '--checkpoint with a name of a model.')
         return load_model(folder, **kwargs).train().to(_dtype(Path(folder, 'model.safetensors')))
+    check_name(source)
     try:
         model = timm.create_model(source, pretrained=checkpoint is None, **kwargs)
     except (OSError, RuntimeError, ValueError):
@@ -56,7 +59,7 @@ def model_of(source: str, checkpoint: str | None, kwargs: dict[str, Any]) -> nn.
     except Exception as e:  # what wrong arguments make of timm has no bound
         raise ValueError(f'--model-kwargs: {type(e).__name__}: {e}') from e
     if checkpoint:
-        model.load_state_dict(read_weights(checkpoint))
+        model.load_state_dict(map_resnet_weights(read_weights(checkpoint), model))
     if checkpoint and '.' not in source:
         cast(dict[str, Any], model.pretrained_cfg)['file'] = checkpoint  # no tag is named that it might come from
     return model
@@ -94,7 +97,7 @@ def describe_push(pushed: Pushed) -> str:
     return f'{pushed.url}' if pushed.changed else f'{pushed.url} holds the same already; no commit was made.'
 
 
-@click.command('push')
+@click.command('push', epilog='Example: timm-se50 push my-se-resnet50 your-name/your-model --dry-run')
 @click.argument('model')
 @click.argument('repo_id')
 @click.option('--checkpoint', type=click.Path(exists=True, dir_okay=False), help='Weights for a MODEL that is a name.')

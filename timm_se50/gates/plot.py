@@ -9,7 +9,7 @@ from .collect import BlockGates
 
 __all__ = ['check_plot', 'plot_gates']
 
-_COLUMNS = 4
+_COLUMNS = 2
 _LINES = 10  # classes that can be told apart by colour
 
 
@@ -47,7 +47,7 @@ def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str
     from matplotlib.figure import Figure
     rows = math.ceil(len(blocks) / _COLUMNS)
     columns = min(len(blocks), _COLUMNS)
-    figure = Figure(figsize=(4 * columns, 2.6 * rows + 1), layout='constrained')
+    figure = Figure(figsize=(8.3, 2.2 * rows + 1.2), layout='constrained')  # is read at the width of a page
     FigureCanvasAgg(figure)  # no window, whatever the user's backend
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel in panels[len(blocks):]:
@@ -62,10 +62,10 @@ def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str
     for panel in panels[:len(blocks):_COLUMNS]:
         panel.set_ylabel('mean gate', fontsize='small')
     handles, labels = panels[0].get_legend_handles_labels()
-    ncols = min(len(labels), 3 * columns // 2)
+    ncols = max(1, min(len(labels), 4, 100 // (6 + max(map(len, labels)))))  # some 100 letters are as wide as a page
     figure.legend(handles, labels, loc='outside lower center', ncols=ncols, fontsize='small')
-    figure.suptitle(_literal(title))
-    figure.savefig(path, dpi=100)
+    figure.suptitle(_literal(title), fontsize='medium', wrap=True)
+    figure.savefig(path, dpi=200)
 
 
 def _draw(panel: Any, block: BlockGates) -> None:

@@ -1,32 +1,23 @@
 """Models from the Hugging Face Hub: one commit for all files, each verified before it is used."""
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 from huggingface_hub import HfApi, constants
-from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-    validate_repo_id,
-)
 from torch import nn
 
-from ..checkpoint.folder import FILES
-from ..checkpoint.rebuild import check_size, load_saved, read_saved
-from ..checkpoint.saved import is_of_other_size, read_config
-from ..checkpoint.staging import check_place, install, staging
-from .errors import explained
-from .fetch import Fetch, note_revision
-from .offline import NEEDED, from_cache
-from .stated import stated_files, stated_info
+from ..checkpoint import FILES, check_folder, replacing
+from .client import progress_bars
+from .verified import cached, note_revision, stated, verified
 
-__all__ = ['download_checkpoint', 'progress_bars', 'pull_from_hub']
+__all__ = ['download_checkpoint', 'pull_from_hub']
+
+_NEEDED = ('config.json', 'model.safetensors')
 
 
 def pull_from_hub(
@@ -61,23 +52,16 @@ def pull_from_hub(
     if kwargs.pop('pretrained', True) is not True or 'checkpoint_path' in kwargs:
         raise ValueError('pretrained, checkpoint_path: the weights are those of the repo, always; for others use '
                          'timm.create_model().')
-    if kwargs.get('features_only'):
-        raise ValueError("features_only: use timm.create_model(f'local-dir:{download_checkpoint(...)}', "
-                         'pretrained=True, features_only=True).')
-    repo_id, folder, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, NEEDED)
+    repo_id, folder = _download(repo_id, revision, token, cache_dir, quiet, _NEEDED)
     with _of_repo(repo_id, folder):
-        config = read_config(folder / 'config.json')
-        cfg, args = config['pretrained_cfg'], config['model_args']
-        if is_of_other_size(cfg, args):
-            verify()
-            check_size(folder / 'model.safetensors', cfg, args)
-        model = timm.create_model(f'local-dir:{folder}', **kwargs)  # takes about as long as to hash the weights
-    verify()
-    with _of_repo(repo_id, folder):
-        load_saved(model, folder / 'model.safetensors')
-    cfg = cast(dict[str, Any], model.pretrained_cfg)
-    cfg.pop('file', None)
-    cfg.update(source='hf-hub', hf_hub_id=f'{repo_id}@{folder.name}')
+        check_folder(folder)
+        model: Any = timm.create_model(f'local-dir:{folder}', pretrained=True, **kwargs)
+    bad = next((key for key, value in model.state_dict().items() if not value.isfinite().all()), None)
+    if bad is not None:
+        warnings.warn(f'{repo_id}: {bad!r} holds NaN or infinity, as do the outputs of the model; its training went '
+                      'wrong, or the file was damaged before it was pushed.', stacklevel=2)
+    model.pretrained_cfg.pop('file', None)
+    model.pretrained_cfg.update(source='hf-hub', hf_hub_id=f'{repo_id}@{folder.name}')
     return model
 
 
@@ -103,87 +87,49 @@ def download_checkpoint(
     Raises:
         OSError, ValueError: As `pull_from_hub()`. `folder` is left as it was.
     """
-    if folder is not None:
-        folder = Path(os.path.abspath(folder))
-        check_place(folder, FILES)
-    repo_id, source, verify = _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, FILES)
-    verify()
+    repo_id, source = _download(repo_id, revision, token, cache_dir, quiet, FILES)
     with _of_repo(repo_id, source):
-        read_config(source / 'config.json')
-        read_saved(source / 'model.safetensors')
+        check_folder(source)
     if folder is None:
         return source
-    with staging(folder, '.pulling-') as new:
+    folder = Path(os.path.abspath(folder))
+    with replacing(folder, FILES) as new:
         for name in FILES:
             if (source / name).exists():
                 shutil.copyfile(source / name, new / name)
-        install(new, folder, FILES)
     return folder
 
 
 @contextmanager
 def _of_repo(repo_id: str, folder: Path) -> Iterator[None]:
-    """What is wrong with files that are what the Hub states is wrong with the repo."""
+    """Say of which repo the files are that cannot be used: each is what the Hub states."""
     try:
         yield
     except (OSError, MemoryError):
         raise
     except Exception as e:  # what a wrong config makes of timm has no bound
-        said = f'{e}' if isinstance(e, (ValueError, RuntimeError)) else f'{type(e).__name__}: {e}'
-        raise ValueError(f'{repo_id} at {folder.name[:12]} cannot be used: {said}') from e
+        raise ValueError(f'{repo_id} at {folder.name[:12]} cannot be used: {type(e).__name__}: {e}') from e
 
 
-def _fetch_checkpoint(repo_id, revision, token, cache_dir, quiet, names) -> tuple[str, Path, Callable[[], None]]:
-    """Download config.json.
-
-    Returns:
-        The repo's id without its revision, the cache's folder of one commit with the file, and a function that has to
-        be called before the others of `names` are used: it waits until all of them are there, and verified.
-    """
+def _download(repo_id, revision, token, cache_dir, quiet, names) -> tuple[str, Path]:
+    """Have the files of `names` in the cache, verified: the repo's id without its revision, and the commit's folder."""
     repo_id, _, after = repo_id.partition('@')
     revision = revision or after or constants.DEFAULT_REVISION
     cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
     if constants.HF_HUB_OFFLINE:
-        return repo_id, from_cache(repo_id, revision, cache), lambda: None
-    api = HfApi(token=token)
-    with explained(api, repo_id, revision), progress_bars(not quiet):
-        validate_repo_id(repo_id)
-        info = stated_info(api, repo_id, revision)
-        stated = stated_files(info)
-        _check_files(repo_id, stated)
-        commit, storage = str(info.sha), cache / repo_folder_name(repo_id=repo_id, repo_type='model')
-        fetches = {
-            name: Fetch(repo_id, name, commit, stated[name], storage, token) for name in names if name in stated}
-        folder = fetches['config.json'].verified().parent
+        folder = cached(repo_id, 'config.json', revision, cache).parent
+        cached(repo_id, 'model.safetensors', folder.name, cache)
+        return repo_id, folder
+    api = HfApi(token=token, library_name='timm-se50')
+    with progress_bars(not quiet):
+        info, hashes = stated(api, repo_id, revision)
+        missing = [name for name in _NEEDED if name not in hashes]
+        if missing:
+            raise ValueError(f'{repo_id} has no {" and no ".join(missing)}; expected a repo that push_to_hub() made. '
+                             'Pickled weights (pytorch_model.bin) can run any code, and are never loaded.')
+        commit = str(info.sha)
+        paths = [verified(api, repo_id, name, commit, hashes[name], cache) for name in names if name in hashes]
+    folder = paths[0].parent
     if revision != commit:
-        note_revision(storage, revision, commit)
-
-    def verify():
-        with explained(api, repo_id, revision), progress_bars(not quiet):
-            for fetch in fetches.values():
-                fetch.verified()
-    return repo_id, folder, verify
-
-
-def _check_files(repo_id: str, names) -> None:
-    missing = [name for name in NEEDED if name not in names]
-    pickles = sorted(n for n in names if n.endswith(('.bin', '.pth', '.pt', '.ckpt', '.pkl', '.tar')))
-    if 'model.safetensors' in missing and pickles:
-        raise ValueError(
-            f'{repo_id} has its weights only in {pickles[0]}, a pickle, which can run any code when it is loaded. It '
-            'was not loaded; ask its owner for model.safetensors.')
-    if missing:
-        raise ValueError(f'{repo_id} has no {" and no ".join(missing)}; expected a repo that push_to_hub() made.')
-
-
-@contextmanager
-def progress_bars(show: bool) -> Iterator[None]:
-    """Turn the progress bars of huggingface_hub off for a while, unless `show`."""
-    change = not show and not are_progress_bars_disabled()
-    if change:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if change:
-            enable_progress_bars()
+        note_revision(folder.parents[1], revision, commit)
+    return repo_id, folder

@@ -3,7 +3,8 @@
 BatchNorm goes into the convolution before it. In an `SEBottleneck` of the standard position most of SE goes as well. A
 1x1 convolution commutes with the mean, so the squeeze is taken of conv3's input, which has a quarter of the channels:
 `fc1(mean(conv3(h))) == (fc1 @ conv3)(mean(h))`, with the product of the two made once, in float64. Scaling and addition
-are one pass, into memory that is there already. Activations stay the modules that they were, for whoever hooks them.
+are one pass, into conv3's output where nobody else has that. Activations stay the modules that they were, for whoever
+hooks them.
 """
 import copy
 from typing import Any
@@ -13,9 +14,10 @@ from timm.layers import register_notrace_module
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..block_weights import BATCH_NORMS
 from ..squeeze_excite import SEModule
-from ..stock import BATCH_NORMS, is_pointwise, is_stock, is_stock_conv, is_watched
-from ..torch_internals import is_recorded
+from ..stock import is_pointwise, is_stock, is_stock_conv, is_watched
+from ..torch_internals import has_function_modes, has_global_hooks, is_recorded
 from .prepacked_conv import PrepackedConv2d
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
@@ -76,11 +78,17 @@ class InferenceBottleneck(nn.Module):
         x = self.aa(x)
 
         gate, x = self.gate(x), self.conv3(x)
-        if torch.is_grad_enabled() or is_recorded() or not (x.dtype == shortcut.dtype == gate.dtype):
-            x = torch.addcmul(shortcut, x, gate)
-        else:  # into conv3's output, which nobody else has: new memory costs more than the arithmetic
-            x = torch.addcmul(shortcut, x, gate, out=x)
-        return self.act3(x)
+        if not torch.jit.is_scripting():  # noqa: SIM102  # TorchScript leaves the branch of a lone test out
+            if self._may_overwrite(x, shortcut, gate):  # new memory costs more than the arithmetic
+                return self.act3(torch.addcmul(shortcut, x, gate, out=x))
+        return self.act3(torch.addcmul(shortcut, x, gate))
+
+    @torch.jit.unused
+    def _may_overwrite(self, x: torch.Tensor, shortcut: torch.Tensor, gate: torch.Tensor) -> bool:
+        """Whether `x`, of conv3, is memory that nobody else has: conv3 made it, and gave it to no hook and no mode."""
+        return (
+            not torch.is_grad_enabled() and is_stock(self.conv3, PrepackedConv2d) and not has_global_hooks()
+            and not is_recorded() and not has_function_modes() and x.dtype == shortcut.dtype == gate.dtype)
 
 
 # timm's FX feature extraction takes the block as a whole: it cannot record a choice by dtype

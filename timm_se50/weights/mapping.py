@@ -1,20 +1,20 @@
 """A whole state dict to that of a model with SE blocks; what a block makes of its own stands in block_weights.py."""
 import re
-from collections import OrderedDict
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..block_weights import TIMM_SE, map_block_weights, to_timm
+from ..block_weights import map_block_weights, to_timm
 from ..bottleneck import SEBlock
-from .check import check_data, check_weights
+from .check import check_weights
 from .recognise import recognise
 
-__all__ = ['clean_weights', 'map_blocks_', 'map_resnet_weights', 'map_weights', 'seresnet50_weights']
+__all__ = ['clean_weights', 'map_resnet_weights', 'seresnet50_weights']
 
 # What DDP, torch.compile and a wrapper with a `model` attribute put before each key.
-_PREFIXES = re.compile(r'((module|_orig_mod|model)\.)+')
+_PREFIXES = re.compile(r'^((module|_orig_mod|model)\.)+')
 # What torch's activation checkpointing puts into the names of modules, and takes out of those of weights.
 _CHECKPOINT_WRAPPER = '_checkpoint_wrapped_module'
 
@@ -39,46 +39,16 @@ def map_resnet_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> di
         RuntimeError: It is no state dict, or a key or shape is not the model's; the message names it and says what the
             file looks like.
     """
-    return map_weights(state_dict, model, adaptable=True)
-
-
-def map_weights(
-        state_dict: Mapping[str, Tensor],
-        model: nn.Module,
-        adaptable: bool = False,
-        assign: bool = False,
-) -> dict[str, Tensor]:
-    """As `map_resnet_weights`, with nothing that differs let pass unless `adaptable`.
-
-    With `assign` the tensors are to become the model's parameters, as `load_state_dict(assign=True)` has it.
-    """
     target = model.state_dict()
-    mapped = clean_weights(
-        state_dict, {k for k, v in target.items() if not _is_weight(v)}, not any(map(_PREFIXES.match, target)))
-    given, metadata = dict(mapped), getattr(mapped, '_metadata', {})
-    for key in target.keys() ^ mapped.keys():
-        module, _, name = key.rpartition('.')
-        if name == 'num_batches_tracked' and f'{module}.running_mean' in target:
-            if key in mapped:
-                del mapped[key]  # a frozen BatchNorm counts no batches
-            else:
-                metadata.pop(module, None)  # of no version, as before torch 0.4.1: BatchNorm fills it in by itself
-    for prefix, own, _ in _blocks(mapped, model):
-        some = TIMM_SE & own.keys()
-        if some and some != TIMM_SE:
-            key = prefix + min(TIMM_SE - some)
-            raise RuntimeError(f'{key!r} is missing, though {prefix + min(some)!r} is there.')
-    map_blocks_(mapped, model, assign)
-    check_data(mapped, target, assign)
-    first_convs = getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1'
-    check_weights(mapped, target, adaptable, first_convs, given)
+    wrapped = not any(map(_PREFIXES.match, target))  # `model.` and the like are names of the model's own
+    mapped = clean_weights(state_dict, {k for k, v in target.items() if not _is_weight(v)}, wrapped)
+    given = dict(mapped)
+    for prefix, own, block in _blocks(mapped, model):
+        _rename(mapped, prefix, own, map_block_weights(own, block))
+    for key in [k for k in mapped if k not in target and k.endswith('num_batches_tracked')]:
+        del mapped[key]  # a frozen BatchNorm counts no batches
+    check_weights(mapped, target, getattr(model, 'pretrained_cfg', {}).get('first_conv') or 'conv1', given)
     return mapped
-
-
-def map_blocks_(weights: dict[str, Tensor], model: nn.Module, assign: bool = False) -> None:
-    """Have each SE block's share of the weights be what the block makes of it when it loads them."""
-    for prefix, own, block in _blocks(weights, model):
-        _rename(weights, prefix, own, map_block_weights(block, own, assign))
 
 
 def _rename(weights: dict[str, Tensor], prefix: str, own: Mapping[str, Tensor], mapped: Mapping[str, Tensor]) -> None:
@@ -107,13 +77,8 @@ def clean_weights(
         state_dict: Mapping[str, Any],
         others: Container[str] = (),
         wrapped: bool = True,
-) -> OrderedDict[str, Tensor]:
-    """Copy a state dict, less prefixes.
-
-    Args:
-        state_dict: Weights by key.
-        others: Keys that hold something else than a weight in the model, and may do so here.
-        wrapped: Whether `module.`, `_orig_mod.` and `model.` are of wrappers; in a model's own keys they are not.
+) -> dict[str, Tensor]:
+    """Copy a state dict, less the prefixes of wrappers, unless its keys are not `wrapped`; `others` need be no weights.
 
     Raises:
         RuntimeError: It is no dict, a value is no weight, or two keys are one without their prefixes.
@@ -123,12 +88,14 @@ def clean_weights(
         raise RuntimeError(
             f'Expected a state dict, got a {type(state_dict).__name__}; timm.models.load_state_dict() reads one from a '
             'file.')
-    cleaned: OrderedDict[str, Tensor] = OrderedDict()
+    cleaned: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for key, value in state_dict.items():
         if not isinstance(key, str):
             raise RuntimeError(f'{key!r} is a key of type {type(key).__name__}; expected names of weights.')
-        name = _without_prefixes(key) if wrapped else key
+        if isinstance(value, Tensor) and (value.is_nested or value.layout != torch.strided):
+            raise RuntimeError(f'{key!r} is {"nested" if value.is_nested else value.layout}; expected a dense tensor.')
+        name = _PREFIXES.sub('', key) if wrapped else key
         if name not in others and not _is_weight(value):
             if not isinstance(value, Tensor):
                 raise RuntimeError(
@@ -141,16 +108,7 @@ def clean_weights(
         if name in cleaned:
             raise RuntimeError(f'{origin[name]!r} and {key!r} are both {name!r}; keep the one that is meant.')
         cleaned[name], origin[name] = value, key
-    metadata = getattr(state_dict, '_metadata', None)  # the version of each module, which it goes by when loading
-    if metadata is not None:
-        cleaned._metadata = {  # type: ignore[attr-defined]
-            (_without_prefixes(f'{k}.')[:-1] if wrapped else k): dict(v) for k, v in metadata.items()}
     return cleaned
-
-
-def _without_prefixes(key: str) -> str:
-    match = _PREFIXES.match(key)
-    return key[match.end():] if match else key
 
 
 def _is_weight(value: object) -> bool:

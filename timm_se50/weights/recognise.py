@@ -13,17 +13,6 @@ _SLOTS = {name: position for position, name in POSITIONS.items()} | {'se': 'stan
 # What a block without attention holds; other repositories name theirs se_layer, se_block, attn, ca, ...
 _PLAIN = re.compile(r'layer\d\.\d+\.((conv|bn|act)\d|downsample|aa|drop_block|drop_path)\.')
 
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (1, 1, 1, 1)): 'ResNet-10',
-    (False, (2, 2, 2, 2)): 'ResNet-18',
-    (False, (3, 4, 6, 3)): 'ResNet-34',
-    (True, (1, 1, 1, 1)): 'ResNet-14',
-    (True, (2, 2, 2, 2)): 'ResNet-26',
-    (True, (3, 4, 6, 3)): 'ResNet-50',
-    (True, (3, 4, 23, 3)): 'ResNet-101',
-    (True, (3, 8, 36, 3)): 'ResNet-152',
-}
-
 
 def is_se_key(key: str) -> bool:
     """Whether a state-dict key belongs to one of our, or timm's, SE modules."""
@@ -36,23 +25,26 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str:
         return 'an empty file'
     if not all(isinstance(key, str) for key in state_dict):
         return 'no state dict (its keys are no names)'
+    first = next(iter(state_dict))
     if 'param_groups' in state_dict or 'optimizer' in state_dict:
         return "an optimizer's state or a training checkpoint"
+    state_dict = {k: v for k, v in state_dict.items() if isinstance(v, Tensor) and not v.is_nested}
     if any('.se_module.' in k for k in state_dict) or 'layer0.conv1.weight' in state_dict:
         return "a legacy (Cadene) SE-ResNet, timm's legacy_seresnet*, which has its stride on conv1"
     depths = [_depth(state_dict, f'layer{stage}') for stage in (1, 2, 3, 4)]
     conv2 = state_dict.get('layer1.0.conv2.weight')
-    if not all(depths) or not isinstance(conv2, Tensor) or conv2.is_nested or conv2.ndim != 4:
-        return f'no ResNet (its first key is {next(iter(state_dict))!r})'
+    if not all(depths) or conv2 is None or conv2.ndim != 4:
+        return f'no ResNet (its first key is {first!r})'
 
     bottleneck = 'layer1.0.conv3.weight' in state_dict
-    name = _DEPTHS.get((bottleneck, tuple(depths)), f'ResNet of {"-".join(map(str, depths))} blocks')
+    name = f'ResNet-{2 + sum(depths) * (3 if bottleneck else 2)}'  # the convolutions, but for shortcuts, and fc
     if conv2.shape[1] != conv2.shape[0]:
         name = name.replace('ResNet', 'ResNeXt')
     elif bottleneck and conv2.shape[0] != 64:
         name = f'Wide-{name}'
     if 'conv1.0.weight' in state_dict:
-        name += '-D (a deep stem and an average-pooled shortcut)' if _avg_down(state_dict) else '-C (a deep stem)'
+        pooled = 'layer2.0.downsample.1.running_mean' not in state_dict  # of a shortcut's 0, 1, 2 the pooling is 0
+        name += '-D (a deep stem and an average-pooled shortcut)' if pooled else '-C (a deep stem)'
     settings = _se_settings(state_dict)
     if settings:
         return f'an SE-{name} ({settings})'
@@ -62,11 +54,6 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str:
 
 def _depth(state_dict: Mapping[str, Tensor], layer: str) -> int:
     return len({m[1] for m in (re.match(rf'{layer}\.(\d+)\.', k) for k in state_dict) if m})
-
-
-def _avg_down(state_dict: Mapping[str, Tensor]) -> bool:
-    weight = state_dict.get('layer2.0.downsample.1.weight')  # 0 is the pooling, which has no weight
-    return weight is not None and weight.ndim == 4
 
 
 def _se_settings(state_dict: Mapping[str, Tensor]) -> str:

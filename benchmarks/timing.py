@@ -1,46 +1,64 @@
-"""What runs a model on a batch: PyTorch, its compiler, onnxruntime, OpenVINO; the last two on a CPU."""
+"""The loop of the benchmarks: runs in turn, compared within a round; and what runs a model: PyTorch, its compiler,
+onnxruntime, OpenVINO.
+"""
+import random
+import statistics
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-__all__ = ['ENGINES', 'make_run', 'openvino_settings']
+from tqdm import tqdm
 
 Run = Callable[[], Any]
 
 
+def interleave(
+        runs: Mapping[str, Run],
+        rounds: int,
+        warmup: int = 2,
+        clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each run in each round. A round has every run once, so that what slows the machine slows them all.
+
+    Their order is another in every round: what a run leaves behind, such as threads that still spin, meets others.
+    On a machine that others use as well, `time.process_time` and one thread leave out the time that others had.
+    """
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in tqdm(range(rounds), unit='round', ncols=100, delay=2):
+        for name in random.sample(list(runs), len(runs)):
+            start = clock()
+            runs[name]()
+            times[name].append(clock() - start)
+    return times
+
+
+def median_ratio(of: list[float], to: list[float]) -> float:
+    """Median over the rounds of the ratio of two runs within a round."""
+    return statistics.median(a / b for a, b in zip(of, to))
+
+
+@torch.no_grad()
 def make_run(engine: str, model: nn.Module, x: Tensor) -> Run:
-    """A function that runs a model in eval mode on a batch, in float32 and with as many threads as PyTorch has.
+    """A function that runs a model in eval mode on a batch of this size, in float32 and on a CPU, with as many threads
+    as PyTorch has.
 
     Args:
         engine: A key of `ENGINES`.
         model: The model.
-        x: The batch; the function is for this size only.
-
-    Raises:
-        ValueError: The engine is not installed, or the batch is not on a CPU and the engine needs it there.
+        x: The batch.
     """
-    if x.device.type != 'cpu' and engine not in ('eager', 'compile'):
-        raise ValueError(f'engine={engine!r}: runs on cpu. Expected device=\'cpu\', not {x.device.type!r}.')
-    try:
-        with torch.no_grad():
-            return ENGINES[engine](model, x)
-    except ImportError as e:
-        extra = 'openvino' if engine == 'openvino' else 'onnx'
-        raise ValueError(f"engine={engine!r}: {e}. pip install 'timm-se50[{extra}]'") from e
+    return ENGINES[engine](model, x)
 
 
 def _eager(model: nn.Module, x: Tensor) -> Run:
-    @torch.inference_mode()
-    def run():
-        out = model(x)
-        if x.device.type != 'cpu':
-            torch.get_device_module(x.device).synchronize()
-        return out
-    return run
+    return torch.inference_mode()(lambda: model(x))
 
 
 def _compile(model: nn.Module, x: Tensor) -> Run:

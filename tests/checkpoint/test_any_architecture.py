@@ -1,0 +1,139 @@
+"""Whatever ResNet of timm surgery takes, saving takes, and timm's own call gives it back."""
+import json
+
+import pytest
+import timm
+import torch
+from helpers import INSERT, changed, settle_, shake_
+from safetensors.torch import save_file
+from timm.models.resnet import ResNet
+from torch import nn
+
+import timm_se50
+from timm_se50 import SEConfig, save_checkpoint
+from timm_se50.checkpoint import convert_checkpoint
+from timm_se50.checkpoint.network import network_args
+
+SMALL = dict(num_classes=5)
+ARCHITECTURES = {
+    'resnet10t': 'an SE-ResNet-10-D', 'resnet18': 'an SE-ResNet-18', 'resnet26t': 'an SE-ResNet-26-D',
+    'resnet34d': 'an SE-ResNet-34-D', 'resnet50s': 'an SE-ResNet-50-C', 'resnetblur50': 'an SE-ResNet-50',
+    'resnetaa50d': 'an SE-ResNet-50-D', 'resnet50_gn': 'an SE-ResNet-50', 'resnext50_32x4d': 'an SE-ResNeXt-50',
+    'wide_resnet50_2': 'an SE-Wide-ResNet-50', 'resnet101d': 'an SE-ResNet-101-D'}
+thorough = {'resnet34d', 'resnet50s', 'resnetaa50d', 'wide_resnet50_2'}
+SETTINGS = [
+    ('replace', SEConfig(), {}),
+    ('patch', SEConfig(8, (2, 4), 'post'), dict(in_chans=4, act_layer='silu', output_stride=16, global_pool='max'))]
+
+
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.thorough if name in thorough else ()) for name in ARCHITECTURES])
+@pytest.mark.parametrize(('route', 'config', 'settings'), SETTINGS, ids=['default', 'other settings'])
+@pytest.mark.filterwarnings('ignore:Pretrained (mean|std) does not match')
+def test_saved_live_and_loaded_by_timm(name, route, config, settings, tmp_path):
+    if 'output_stride' in settings and name in ('resnet10t', 'resnet18', 'resnet34d'):
+        settings = settings | {'output_stride': 32}  # timm's BasicBlock is not dilated
+    torch.manual_seed(0)
+    model = settle_(timm.create_model(name, **SMALL, **settings))
+    shake_(INSERT[route](model, config))
+    folder = save_checkpoint(model, tmp_path / 'm')
+    x = torch.randn(2, settings.get('in_chans', 3), 64, 64)
+    expected = model.eval()(x)
+    source = f'local-dir:{folder}'
+    loaded = timm.create_model(source, pretrained=True).eval()
+    assert torch.equal(loaded(x), expected)
+    assert changed(loaded, model.state_dict()) == []
+    assert torch.equal(timm.create_model(source, pretrained=True, num_classes=3).eval().forward_features(x),
+                       model.forward_features(x))
+    features = timm.create_model(source, pretrained=True, features_only=True).eval()
+    assert torch.equal(features(x)[-1], model.forward_features(x))
+    if not isinstance(model.layer2[0], timm_se50.SEBasicBlock):
+        efficient = timm.create_model(source, pretrained=True, memory_efficient=True).eval()
+        assert torch.equal(efficient(x), expected)
+    again = save_checkpoint(loaded, tmp_path / 'again')
+    assert changed(timm.create_model(f'local-dir:{again}', pretrained=True), model.state_dict()) == []
+    assert 'timm/resnet50.' not in (again / 'README.md').read_text()
+    card = (folder / 'README.md').read_text()
+    assert ARCHITECTURES[name] in card
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg.hf_hub_id and cfg.tag:
+        assert f'base_model: {cfg.hf_hub_id}' in card
+        assert json.loads((folder / 'config.json').read_text())['pretrained_cfg']['license'] == cfg.license
+
+
+def test_the_arguments_are_those_of_timms_entry_points(monkeypatch):
+    """Of each ResNet in timm's registry that surgery takes: what its entry point passes, without a table."""
+    checked = 0
+    for name in timm.list_models('*resne*', exclude_filters=['resnetv2*', '*resnest*']):
+        model = timm.create_model(name, device='meta')
+        try:
+            timm_se50.replace_blocks_(model)
+        except ValueError:
+            continue
+        if type(model) is not ResNet:  # what holds one, as a hybrid transformer
+            continue
+        outline = timm.create_model('se_resnet50_patch', device='meta', **network_args(model))
+        assert {k: v.shape for k, v in outline.state_dict().items()} == {
+            k: v.shape for k, v in model.state_dict().items()}, name
+        checked += 1
+    assert checked > 40
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet101d'])
+def test_convert(name, tmp_path):
+    torch.manual_seed(0)
+    plain = settle_(timm.create_model(name, **SMALL))
+    save_file(plain.state_dict(), tmp_path / 'w.safetensors')
+    tagged = f'{name}.{timm.get_pretrained_cfg(name).tag}'
+    done = convert_checkpoint(tmp_path / 'w.safetensors', tmp_path / 'm', model=tagged)
+    x = torch.randn(2, 3, 64, 64)
+    model = timm.create_model(f'local-dir:{tmp_path / "m"}', pretrained=True).eval()
+    assert torch.equal(model(x), plain(x))
+    assert done.recognised.startswith(f'a {ARCHITECTURES[name][6:]}')
+    assert timm.get_pretrained_cfg(name).hf_hub_id in (tmp_path / 'm' / 'README.md').read_text()
+
+
+def test_inference_form_of_a_loaded_one(tmp_path):
+    torch.manual_seed(0)
+    model = shake_(timm_se50.patch_blocks_(settle_(timm.create_model('resnet18', **SMALL)))).eval()
+    loaded = timm.create_model(f'local-dir:{save_checkpoint(model, tmp_path / "m")}', pretrained=True).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(timm.utils.reparameterize_model(loaded)(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('make', [
+    lambda: timm_se50.replace_blocks_(settle_(timm.create_model('resnet26d', **SMALL))),
+    lambda: timm_se50.patch_blocks_(nn.Sequential(settle_(timm.create_model('resnet18', **SMALL))))
+], ids=['timm', 'held'])
+def test_only_se_and_the_head_train(make):
+    """The plain part of the network computes the same after ten steps, its running statistics included."""
+    torch.manual_seed(0)
+    model = timm_se50.train_only_se_(make())
+    resnet = model if hasattr(model, 'fc') else model[0]
+    if resnet is not model:
+        resnet.fc.requires_grad_()
+    x, y = torch.randn(8, 3, 32, 32), torch.randint(5, (8,))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(10):
+        model.eval().train()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    moved = set(changed(model, before))
+    assert moved == {k for k in before if '.se_standard.' in k or k.split('.')[-2] == 'fc'}
+    assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert all(m.training for m in model.modules() if isinstance(m, timm_se50.SEModule))
+
+
+def test_what_trains_only_se_stays_picklable_and_copies_for_itself():
+    import copy
+    import pickle
+    model = timm_se50.train_only_se_(timm.create_model('se_resnet50_patch', layers=(1, 1, 1, 1), **SMALL))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.layer1[0].bn1.train() is other.layer1[0].bn1
+        assert not other.train().layer1[0].bn1.training
+    with pytest.raises(ValueError, match='The ResNet has no SE module'):
+        timm_se50.train_only_se_(timm.create_model('resnet18'))

@@ -7,9 +7,8 @@ from torch.nn.functional import relu
 
 from timm_se50 import SEModule
 from timm_se50.memory_efficient.arithmetic import traced_norm_relu, traced_norm_se_add_relu
+from timm_se50.memory_efficient.batch_norm import statistics
 from timm_se50.memory_efficient.norm import _sums, norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
-
-LAYOUTS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
 class Tail(nn.Module):
@@ -59,7 +58,6 @@ BY_HAND = ('norm_relu_conv', 'norm_se_add_relu', 'norm_relu_conv_norm2_se_add_re
 KINDS = (*BY_HAND, 'traced_norm_relu_conv', 'traced_norm_se_add_relu')
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize(('kind', 'conv', 'keep'), [
     ('norm_relu_conv', {}, None),
     ('norm_relu_conv', {'kernel_size': 3, 'stride': 2, 'groups': 2}, None),
@@ -75,7 +73,7 @@ def test_gradcheck(kind, conv, keep, layout):
     torch.manual_seed(0)
     tail = Tail(kind, **conv).double()
     names, parameters = zip(*tail.named_parameters())
-    inputs = tail.inputs(LAYOUTS[layout])
+    inputs = tail.inputs(layout)
     keep = keep and torch.tensor(keep, dtype=torch.double)[:, None]
 
     def function(*tensors):
@@ -86,13 +84,12 @@ def test_gradcheck(kind, conv, keep, layout):
     assert torch.autograd.gradcheck(function, (*inputs, *values))
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('kind', KINDS)
 def test_output_gradients_and_statistics_are_those_of_the_modules(kind, layout):
     torch.manual_seed(0)
     results = []
     tail = Tail(kind, width=16, channels=32).double()
-    state, inputs = {k: v.clone() for k, v in tail.state_dict().items()}, tail.inputs(LAYOUTS[layout], n=4)
+    state, inputs = {k: v.clone() for k, v in tail.state_dict().items()}, tail.inputs(layout, n=4)
     weight = None
     for plain in (True, False):
         tail.load_state_dict(state)
@@ -101,7 +98,7 @@ def test_output_gradients_and_statistics_are_those_of_the_modules(kind, layout):
         gradients = torch.autograd.grad(output, [*inputs, *tail.parameters()], weight)
         results.append([output, *gradients, *(b.clone() for b in tail.buffers())])
         if not plain:  # a layout that is lost costs a copy of the map in every block
-            assert all(t.is_contiguous(memory_format=LAYOUTS[layout]) for t in (output, gradients[0]))
+            assert all(t.is_contiguous(memory_format=layout) for t in (output, gradients[0]))
             assert not output._is_view()  # of which detach_() and other changes in place are refused
     for expected, found in zip(*results):
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)  # float64, sums in another order
@@ -139,16 +136,32 @@ def test_batched_gradients_are_refused(kind):
         torch.autograd.grad(output, list(tail.parameters()), torch.ones(2, *output.shape), is_grads_batched=True)
 
 
-@pytest.mark.parametrize('by_sample', [True, False])  # the second is a GPU's
-@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
-def test_sums(layout, by_sample):
-    g, x = (torch.randn(3, 8, 5, 4, dtype=torch.double).contiguous(memory_format=layout) for _ in range(2))
+@pytest.mark.parametrize('at_once', [False, True])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
+def test_sums(memory_format, at_once):
+    g, x = (torch.randn(3, 8, 5, 4, dtype=torch.double).contiguous(memory_format=memory_format) for _ in range(2))
     mean, invstd = torch.randn(8, dtype=torch.double), torch.rand(8, dtype=torch.double) + 0.5
     normalized = (x - mean[:, None, None]) * invstd[:, None, None]
-    for found, expected in zip(_sums(g, x, mean, invstd, by_sample), (g, g * normalized), strict=True):
+    for found, expected in zip(_sums(g, x, mean, invstd, at_once), (g, g * normalized), strict=True):
         torch.testing.assert_close(found, expected.sum((2, 3)), rtol=1e-12, atol=1e-12)
 
     x = (x + 1e4).float()  # its own rounding apart, nothing cancels
     expected = (g * (x.double() - 1e4)).sum((2, 3))
-    _, found = _sums(g.float(), x, torch.full((8,), 1e4), torch.ones(8), by_sample)
+    _, found = _sums(g.float(), x, torch.full((8,), 1e4), torch.ones(8), at_once)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize('size', [1, 5])  # a single number of a sample has no variance
+def test_statistics(dtype, size, layout):
+    z = (torch.randn(6, 8, size, size) + torch.arange(-3, 3)[:, None, None, None]).to(dtype, memory_format=layout)
+    norm, exact = nn.BatchNorm2d(8), nn.BatchNorm2d(8).double()
+    exact(z.double())
+    means, mean, invstd = statistics(z, norm)
+    var, exact_mean = torch.var_mean(z.double(), (0, 2, 3), correction=0)
+    found = means, mean, invstd, norm.running_mean, norm.running_var, norm.num_batches_tracked
+    expected = (
+        z.double().mean((2, 3)), exact_mean, (var + norm.eps).rsqrt(), exact.running_mean, exact.running_var,
+        exact.num_batches_tracked)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-5, atol=1e-6)

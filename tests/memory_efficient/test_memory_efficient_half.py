@@ -1,4 +1,4 @@
-"""Under autocast: gradients as near to float64 as the plain path's, where a channel's mean is far from zero, too.
+"""Under autocast: output and gradients as near to float64 as the plain path's, wherever a channel's mean is.
 
 What the functions save has few digits there, and what they make of it again in the backward pass must not have fewer.
 """
@@ -11,29 +11,29 @@ from test_memory_efficient_functions import KINDS, Tail
 SHAPE = (8, 16, 14, 14)
 
 
-def gradients(tail, inputs, weight, plain, dtype=None):
+def results(tail, inputs, weight, plain, dtype=None):
     with torch.autocast('cpu', dtype, enabled=dtype is not None):
         output = tail(*inputs, plain=plain)
-    return torch.autograd.grad(output, [*inputs, *tail.parameters()], weight.to(output.dtype))
+    return output.detach(), *torch.autograd.grad(output, [*inputs, *tail.parameters()], weight.to(output.dtype))
 
 
 @pytest.mark.parametrize('mean', [0, 1, 10, 100])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('kind', KINDS)
-def test_gradients_are_as_near_to_float64(kind, dtype, mean):
-    """For each gradient on average over 4 draws: of 4 numbers, as fc1's bias has, one draw's error is luck."""
+def test_output_and_gradients_are_as_near_to_float64(kind, dtype, mean, layout):
+    """For each of them on average over 4 draws: of 4 numbers, as fc1's bias has, one draw's error is luck."""
     errors = {True: 0.0, False: 0.0}  # of the plain path and of ours
     for seed in range(4):
         torch.manual_seed(seed)
         tail = Tail(kind, width=16, channels=16)
-        inputs = [(torch.randn(SHAPE) + mean).to(dtype).requires_grad_()]
+        inputs = [(torch.randn(SHAPE) + mean).to(dtype, memory_format=layout).requires_grad_()]
         if 'add' in kind:  # so large that the ReLU passes all: what it does with rounding is no matter here
-            inputs.append(torch.full(SHAPE, 32.0, dtype=dtype, requires_grad=True))
+            inputs.append(torch.full(SHAPE, 32.0, dtype=dtype).to(memory_format=layout).requires_grad_())
         weight = torch.randn(SHAPE)
-        exact = gradients(
+        exact = results(
             copy.deepcopy(tail).double(), [x.detach().double().requires_grad_() for x in inputs], weight, plain=True)
         for plain in errors:
-            found = gradients(copy.deepcopy(tail), inputs, weight, plain, dtype)
+            found = results(copy.deepcopy(tail), inputs, weight, plain, dtype)
             errors[plain] += torch.stack([
                 (g.double() - e).norm() / e.norm().clamp(min=1e-30) for g, e in zip(found, exact)])
     worst = (errors[False] / (errors[True] + torch.finfo(dtype).eps)).max()

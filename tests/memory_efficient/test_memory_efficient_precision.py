@@ -44,7 +44,6 @@ def plain(z, shortcut, norm, se):
     return relu(se(norm(z)) + shortcut)
 
 
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize('engine', ['by hand', 'traced', pytest.param('compiled', marks=pytest.mark.thorough)])
 def test_error_is_at_most_twice_that_of_the_modules(engine, layout):
     """One test for all cases, so that it is compiled once, by one process."""

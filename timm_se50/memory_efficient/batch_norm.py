@@ -3,12 +3,13 @@
 PyTorch's own, and on a CPU what is faster there: where a channel's pixels lie one behind the other, BatchNorm adds them
 one at a time, in double precision, which took it six times as long as sums of several at once.
 """
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['batch_norm', 'is_by_sample', 'normalized', 'repeated', 'samples', 'samples_at_once', 'statistics', 'update_running_']
+__all__ = ['batch_norm', 'by_sample', 'is_by_sample', 'normalized', 'statistics', 'update_running_']
 
 # Up to this ratio of a channel's squared mean to its variance, the latter is a difference of sums, which costs 3 bits
 MAX_RATIO = 4
@@ -41,11 +42,9 @@ def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -
 
 def _normalized_by_sample(z: Tensor, mean: Tensor, invstd: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """The same by BatchNorm's own loop, which computes in full precision, whatever the map has."""
-    out, n = torch.empty_like(z), samples_at_once(z)
-    mean, var, unused = repeated(mean, n), repeated(invstd ** -2, n), mean.new_empty(0)
-    rows = (t.reshape(-1, len(mean)).unbind() for t in (gamma, beta))
-    for x, y, *affine in zip(samples(z, n), samples(out, n), *rows, strict=True):
-        torch.native_batch_norm(x, *affine, mean, var, False, 0.0, 0.0, out=(y, unused, unused))
+    out, unused = torch.empty_like(z), mean.new_empty(0)
+    for x, y, g, b, m, v in by_sample(z, out, gamma, beta, mean.expand_as(gamma), (invstd ** -2).expand_as(gamma)):
+        torch.native_batch_norm(x, g, b, m, v, False, 0.0, 0.0, out=(y, unused, unused))
     return out
 
 
@@ -54,25 +53,18 @@ def is_by_sample(z: Tensor) -> bool:
     return z.device.type == 'cpu' and (z.is_contiguous() or z[0].numel() >= MIN_NUMBERS)
 
 
-def samples_at_once(*maps: Tensor) -> int:
-    """As how many channels times as many BatchNorm can take the maps: where the samples' channels lie one behind the
-    other like those of one sample, all at once, and else one sample at a time, which a CPU does not mind."""
-    return len(maps[0]) if all(z.is_contiguous() for z in maps) else 1
-
-
-def samples(z: Tensor, n: int) -> tuple[Tensor, ...]:
-    """The map in parts of `n` samples, each as one sample of n * C channels."""
-    return z.view(-1, n * z.shape[1], *z.shape[2:]).chunk(len(z) // n)
-
-
-def repeated(t: Tensor, n: int) -> Tensor:
-    """What each channel has, for `n` samples' channels."""
-    return t.expand(n, -1).flatten()  # for one sample no copy
+def by_sample(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """What BatchNorm takes to have numbers of each sample's own: one map after another, (1, C, H, W), each with its
+    row of what is (N, C); and where the samples' channels lie one behind the other, all as one with N * C channels."""
+    n = len(tensors[0]) if all(t.is_contiguous() for t in tensors if t.ndim == 4) else 1
+    yield from zip(*(
+        t.reshape(-1, *(1,) * (t.ndim - 3), n * t.shape[1], *t.shape[2:]).unbind() for t in tensors), strict=True)
 
 
 def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     """Mean by channel and sample, (N, C); mean and 1 / std by channel. The norm's running statistics are updated."""
-    unused = torch.zeros_like(norm.running_mean)  # running statistics; without, the results have the map's precision
+    # for running statistics; without, the results have no more digits than the map
+    unused = torch.zeros_like(cast(Tensor, norm.running_mean))
     if z.is_contiguous():
         means = z.mean((2, 3), dtype=unused.dtype)
         mean, var = _moments(z, means, unused)
@@ -80,8 +72,8 @@ def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]
         means = z.mean((2, 3))
         mean, var = torch.batch_norm_update_stats(z, unused, unused, 0.0)
     else:  # the mean alone takes longer than both of a sample; and these numbers' own error hides that of the means
-        parts = zip(*(torch.batch_norm_update_stats(x, unused, unused, 0.0) for x in samples(z, 1)), strict=True)
-        means, vars_ = (torch.stack(part) for part in parts)
+        parts = [torch.batch_norm_update_stats(x, unused, unused, 0.0) for x, in by_sample(z)]
+        means, vars_ = (torch.stack(part) for part in zip(*parts, strict=True))
         mean = means.mean(0)
         var = vars_.mean(0) + (means - mean).square().mean(0)
     update_running_(norm, mean, var, z.numel() // len(mean))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..squeeze_excite import SEModule
 from ..torch_internals import is_batched, is_compiling
 from .arithmetic import excite, excite_backward, parameters
-from .batch_norm import batch_norm, is_by_sample, normalized, repeated, samples, samples_at_once, statistics
+from .batch_norm import batch_norm, by_sample, is_by_sample, normalized, statistics
 
 __all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
@@ -130,16 +130,16 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
     """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
-    gamma, beta, by_sample = *params[:2], is_by_sample(z)
-    if by_sample:
+    one_by_one = is_by_sample(z)
+    if one_by_one:
         means, mean, invstd = statistics(z, norm)
     else:
         out, mean, invstd = batch_norm(z, norm)
         means = z.mean((2, 3), dtype=mean.dtype)
     mean_x = (means - mean) * invstd
     gate, *steps = excite(mean_x, params, *args)
-    if by_sample:
-        out = normalized(z, mean, invstd, gate * gamma, gate * beta).add_(shortcut)
+    if one_by_one:
+        out = normalized(z, mean, invstd, gate * params[0], gate * params[1]).add_(shortcut)
     else:
         torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
     return out.relu_(), mean, invstd, mean_x, *steps
@@ -149,7 +149,7 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     """Gradients of z, shortcut and `params`."""
     mean, invstd, mean_x, *steps = stats
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
-    sum_g, sum_gx = _sums(g, z, mean, invstd, is_by_sample(z))
+    sum_g, sum_gx = _sums(g, z, mean, invstd, at_once=not is_by_sample(z))
     gate, d_squeeze, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
 
     # BatchNorm's backward of gamma * (gate * g + d_squeeze / pixels), the gradient of x^: its sum over the batch, and
@@ -161,15 +161,13 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     return normalized(z, mean, invstd, slope, offset).addcmul_(g, scale[..., None, None]), g, *d_params
 
 
-def _sums(g: Tensor, z: Tensor, mean: Tensor, invstd: Tensor, by_sample: bool) -> tuple[Tensor, Tensor]:
-    """Of g, and of g * x^, over pixels, (N, C) each; by sample, BatchNorm's backward finds both in one pass."""
-    if by_sample:
-        n = samples_at_once(g, z)
-        mean, invstd = repeated(mean, n), repeated(invstd, n)
-        _, sums_gx, sums_g = zip(*(
-            torch.ops.aten.native_batch_norm_backward(
-                g1, z1, None, None, None, mean, invstd, True, 0.0, (False, True, True))
-            for g1, z1 in zip(samples(g, n), samples(z, n), strict=True)), strict=True)
+def _sums(g: Tensor, z: Tensor, mean: Tensor, invstd: Tensor, at_once: bool) -> tuple[Tensor, Tensor]:
+    """Of g, and of g * x^, over pixels, (N, C) each; a sample at a time BatchNorm's backward finds both in one pass."""
+    if not at_once:
+        parts = [
+            torch.ops.aten.native_batch_norm_backward(g1, z1, None, None, None, *stats, True, 0.0, (False, True, True))
+            for g1, z1, *stats in by_sample(g, z, *(t.expand(len(z), -1) for t in (mean, invstd)))]
+        _, sums_gx, sums_g = zip(*parts, strict=True)
         return torch.stack(sums_g).view(len(g), -1), torch.stack(sums_gx).view(len(g), -1)
     return g.sum((2, 3), dtype=mean.dtype), normalized(z, mean, invstd).mul_(g).sum((2, 3), dtype=mean.dtype)
 

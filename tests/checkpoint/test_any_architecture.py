@@ -52,12 +52,14 @@ def test_saved_live_and_loaded_by_timm(name, route, config, settings, tmp_path):
         assert torch.equal(efficient(x), expected)
     again = save_checkpoint(loaded, tmp_path / 'again')
     assert changed(timm.create_model(f'local-dir:{again}', pretrained=True), model.state_dict()) == []
-    assert 'timm/resnet50.' not in (again / 'README.md').read_text()
+    resaved = (again / 'README.md').read_text()
+    assert 'timm/resnet50.' not in resaved
     card = (folder / 'README.md').read_text()
     assert ARCHITECTURES[name] in card
     cfg = timm.get_pretrained_cfg(name)
     if cfg.hf_hub_id and cfg.tag:
         assert f'base_model: {cfg.hf_hub_id}' in card
+        assert f'base_model: {cfg.hf_hub_id}' in resaved
         assert json.loads((folder / 'config.json').read_text())['pretrained_cfg']['license'] == cfg.license
 
 
@@ -77,6 +79,29 @@ def test_the_arguments_are_those_of_timms_entry_points(monkeypatch):
             k: v.shape for k, v in model.state_dict().items()}, name
         checked += 1
     assert checked > 40
+
+
+@pytest.mark.parametrize('arguments', [{}, dict(stem_type='deep', stem_width=32, avg_down=True)], ids=['', 'deep stem'])
+def test_a_pretrained_cfg_of_the_callers_own(arguments, tmp_path):
+    """A folder of timm's own, of a plain ResNet; there is no config.json of ours to judge by."""
+    torch.manual_seed(0)
+    settings = dict(layers=(1, 1, 1, 1), channels=(32, 32, 64, 128), num_classes=10, **arguments)
+    plain = settle_(timm.create_model('resnet50', **settings))
+    timm.models.save_for_hf(plain, tmp_path, safe_serialization=True)
+    cfg = {**plain.pretrained_cfg, 'source': 'local-dir', 'file': str(tmp_path), 'num_classes': 10}
+    x = torch.randn(2, 3, 64, 64)
+    model = timm.create_model('se_resnet50_patch', pretrained=True, pretrained_cfg=cfg, **settings).eval()
+    assert torch.equal(model(x), plain(x))
+    settings |= {'num_classes': 3}
+    other = timm.create_model('se_resnet50_patch', pretrained=True, pretrained_cfg=cfg, **settings)
+    assert torch.equal(other.eval().forward_features(x), plain.forward_features(x))
+
+
+@pytest.mark.parametrize('name', ['resnetv2_50', 'legacy_seresnet50'])
+def test_convert_refuses_what_is_no_resnet_of_timms(name, tmp_path):
+    save_file({'conv1.weight': torch.zeros(64, 3, 7, 7)}, tmp_path / 'w.safetensors')
+    with pytest.raises(ValueError, match=f"model='{name}' is a .*expected one of timm.models.resnet"):
+        convert_checkpoint(tmp_path / 'w.safetensors', tmp_path / 'm', model=name)
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet101d'])
@@ -135,5 +160,7 @@ def test_what_trains_only_se_stays_picklable_and_copies_for_itself():
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert other.layer1[0].bn1.train() is other.layer1[0].bn1
         assert not other.train().layer1[0].bn1.training
+    wrapped = timm_se50.train_only_se_(nn.DataParallel(timm.create_model('se_resnet50_patch', **SMALL)))
+    assert all(p.requires_grad for p in wrapped.module.fc.parameters())
     with pytest.raises(ValueError, match='The ResNet has no SE module'):
         timm_se50.train_only_se_(timm.create_model('resnet18'))

@@ -115,3 +115,8 @@ def test_nothing_of_the_users_is_removed(failing, tmp_path):
             raise ValueError
     assert contents(tmp_path) == before | ({} if failing else {'model/a': b'new'})
     assert failing != (tmp_path / 'model').exists()
+    with pytest.raises(ValueError, match='no SE blocks'):
+        save_checkpoint(timm.create_model('resnet18'), tmp_path / 'deep' / 'er' / 'model')
+    with pytest.raises(OSError, match='too long'):
+        save_checkpoint(timm.create_model('se_resnet50_patch', **SMALL), tmp_path / 'deep' / ('x' * 300))
+    assert not (tmp_path / 'deep').exists()

@@ -11,7 +11,7 @@ from helpers import changed
 from safetensors.torch import save_file
 
 from timm_se50 import SEConfig, map_resnet_weights
-from timm_se50.weights import recognise
+from timm_se50.weights import naming, recognise
 
 
 def weights_of(name, **kwargs):
@@ -180,6 +180,21 @@ def test_whatever_a_dict_holds_is_described(plain50_weights, value):
     for key in plain50_weights:
         assert 'ResNet' in recognise({**plain50_weights, key: value})
     assert recognise({k: value for k in plain50_weights}).startswith('no ResNet')
+
+
+@pytest.mark.parametrize(('error', 'kind', 'said'), [
+    (MemoryError(), MemoryError, None), (torch.OutOfMemoryError('full'), torch.OutOfMemoryError, 'full'),
+    (NotImplementedError('no'), NotImplementedError, 'w.pth: no'),
+    (EOFError(), ValueError, 'w.pth cannot be read: EOFError'),
+    (OSError(28, 'No space left'), OSError, r"\[Errno 28\] No space left: 'w.pth'"),
+    (ConnectionError('reset by peer'), ConnectionError, '^reset by peer'),
+    (FileNotFoundError(2, 'gone', 'other'), FileNotFoundError, "gone: 'other'"),
+    (FileNotFoundError(), FileNotFoundError, 'w.pth: there is no such file'),
+], ids=repr)
+def test_errors_keep_their_kind_and_name_the_file(error, kind, said):
+    with pytest.raises(kind, match=said) as raised, naming('w.pth'):
+        raise error
+    assert getattr(raised.value, 'errno', None) == getattr(error, 'errno', None)
 
 
 class Bomb:

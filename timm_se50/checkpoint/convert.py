@@ -3,7 +3,7 @@ import os
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -86,8 +86,9 @@ def convert_checkpoint(
         plain: Any = timm.create_model(model)
     if type(plain) is not ResNet:
         raise ValueError(f'model={model!r} is a {type(plain).__name__}; expected one of timm.models.resnet.')
+    origin = cast(dict[str, Any], plain.pretrained_cfg)
     converted: Any = timm.create_model(
-        name, num_classes=found, in_chans=channels, pretrained_cfg={**plain.pretrained_cfg, 'architecture': name},
+        name, num_classes=found, in_chans=channels, pretrained_cfg={**origin, 'architecture': name},
         **network_args(plain), **config.model_args())
     dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
     with naming(path):
@@ -98,8 +99,9 @@ def convert_checkpoint(
     if new_head:
         converted.reset_classifier(num_classes)
     # without a tag, timm gave the model the origin of its default tag
-    cfg = plain.pretrained_cfg if '.' in model else {}
-    card = CardConfig(base_model=cfg.get('hf_hub_id'), license=cfg.get('license'))
+    known = '.' in model
+    card = CardConfig(
+        base_model=origin.get('hf_hub_id') if known else None, license=origin.get('license') if known else None)
     written = save_checkpoint(converted, Path(folder), card=card, portable=portable)
     return Conversion(
         recognise(weights), 'seresnet50' if portable else name, converted.num_classes, new_head, str(written))

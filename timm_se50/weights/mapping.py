@@ -78,7 +78,7 @@ def clean_weights(
         others: Container[str] = (),
         wrapped: bool = True,
 ) -> dict[str, Tensor]:
-    """Copy a state dict, less the prefixes of wrappers, unless its keys are not `wrapped`; `others` need be no weights."""
+    """Copy a state dict, less the prefixes of wrappers if its keys are `wrapped`; `others` need be no weights."""
     if not isinstance(state_dict, Mapping):
         # no TypeError, which timm takes for the sign of a filter function that does not want the model
         raise RuntimeError(

@@ -3,6 +3,8 @@
     python benchmarks/training.py
     python benchmarks/training.py --batch-sizes 8 --image-sizes 160 --layouts channels_last --rounds 30
     python benchmarks/training.py --clock cpu  # on a busy machine: CPU time of a single thread
+    python benchmarks/training.py --autocast --layouts channels_last  # bfloat16
+    python benchmarks/training.py --narrow --batch-sizes 32 --image-sizes 32 96  # the study's network
     python benchmarks/training.py --compile  # all three through torch.compile, whole
     python benchmarks/training.py --device cuda --autocast --batch-sizes 128 --image-sizes 224
 
@@ -21,6 +23,7 @@ from pathlib import Path
 import timm
 import torch
 from common import RESULTS, peak_bytes, update_json
+from studies.source import NARROW
 from timing import interleave
 from tqdm import tqdm
 from training_report import report
@@ -58,7 +61,8 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
     memory_format = getattr(torch, layout)
     torch.manual_seed(0)
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=memory_format)
-    targets = torch.randint(1000, (batch,), device=device)
+    network = NARROW if args.narrow else {}
+    targets = torch.randint(10, (batch,), device=device)
 
     def forward(model):
         with torch.autocast(device.type, torch.bfloat16, enabled=args.autocast):
@@ -76,7 +80,7 @@ def measure(args, batch: int, size: int, layout: str) -> dict:
         return step
 
     models = {
-        name: timm.create_model(arch, **kwargs).to(device, memory_format=memory_format).train()
+        name: timm.create_model(arch, **kwargs, **network).to(device, memory_format=memory_format).train()
         for name, (arch, kwargs) in MODELS.items()
     }
     runs = {name: torch.compile(m, fullgraph=True, dynamic=False) if args.compile else m for name, m in models.items()}
@@ -111,7 +115,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=12)
     parser.add_argument('--warmup', type=int, default=2)
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--autocast', action='store_true', help='bfloat16')
+    parser.add_argument('--autocast', action='store_true', help='to bfloat16')
+    parser.add_argument('--narrow', action='store_true', help="the study's network: fewer blocks, a quarter as wide")
     parser.add_argument('--compile', action='store_true', help='torch.compile(model, fullgraph=True)')
     parser.add_argument('--clock', default='wall', choices=list(CLOCKS), help='cpu sets one thread')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of training.json, .md and .png')
@@ -121,7 +126,7 @@ def main():
 
     for batch, size, layout in tqdm(list(itertools.product(args.batch_sizes, args.image_sizes, args.layouts))):
         part = f'{batch}, {size}, {layout.partition("_format")[0]}{", bfloat16" if args.autocast else ""}'
-        part += ', compiled' * args.compile + f', {args.device}' * (args.device != 'cpu')
+        part += ', narrow' * args.narrow + ', compiled' * args.compile + f', {args.device}' * (args.device != 'cpu')
         results = update_json(args.out / 'training.json', part, {
             'device': args.device, 'clock': args.clock, 'rounds': args.rounds, **measure(args, batch, size, layout)})
     report(results, args.out)

@@ -92,6 +92,28 @@ def test_cost_table_is_the_benchmarks():
         assert _figures(rows[row]) == expected
 
 
+def test_bfloat16_is_what_was_measured():
+    """README's row, and docs/memory.md's table of when less memory pays in time."""
+    measured = json.loads((ROOT / 'benchmarks' / 'results' / 'pays' / 'training.json').read_text())
+    cells = [measured[f'8, {size}, channels_last, bfloat16']['models'] for size in (160, 224)]
+    row, = (row for row in README.splitlines() if row.startswith('| the same in bfloat16'))
+    expected = [f'{end(c[name]["step_ratio_median"] for c in cells):.2f}'
+                for name in ('seresnet50', 'memory_efficient') for end in (min, max)]
+    assert re.findall(r'\d\.\d\d', row) == expected
+    page = (ROOT / 'docs' / 'memory.md').read_text()
+    rows = re.findall(r'^\| ([RnN][^|]*), (\d+), (\d+) \| (.*) \|$', page, re.MULTILINE)
+    assert len(rows) == 5
+    for network, batch, size, figures in rows:
+        part = f'{batch}, {size}, channels_last'
+        halves = [measured[f'{part}{dtype}{", narrow" * network.startswith("narrow")}']['models']
+                  for dtype in ('', ', bfloat16')]
+        times = [
+            f'{half[name]["step_ratio_median"]:.2f}' for half in halves for name in ('seresnet50', 'memory_efficient')]
+        assert re.findall(r'\d\.\d\d', figures) == [*times, f'{halves[1]["memory_efficient"]["saved_ratio"]:.2f}']
+        slower = [float(a) < float(b) for a, b in (times[:2], times[2:])]
+        assert [f'**{t}**' in figures for t in times[1::2]] == slower
+
+
 def _figures(row):
     """The numbers in a row, with two places."""
     return [f'{float(number):.2f}' for number in re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w.])', row)]

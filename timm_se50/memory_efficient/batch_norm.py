@@ -3,7 +3,6 @@
 PyTorch's own, and on a CPU what is faster there: where a channel's pixels lie one behind the other, BatchNorm adds them
 one at a time, in double precision, which took it six times as long as sums of several at once.
 """
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -53,12 +52,12 @@ def is_by_sample(z: Tensor) -> bool:
     return z.device.type == 'cpu' and (z.is_contiguous() or z[0].numel() >= MIN_NUMBERS)
 
 
-def by_sample(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def by_sample(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """What BatchNorm takes to have numbers of each sample's own: one map after another, (1, C, H, W), each with its
     row of what is (N, C); and where the samples' channels lie one behind the other, all as one with N * C channels."""
     n = len(tensors[0]) if all(t.is_contiguous() for t in tensors if t.ndim == 4) else 1
-    yield from zip(*(
-        t.reshape(-1, *(1,) * (t.ndim - 3), n * t.shape[1], *t.shape[2:]).unbind() for t in tensors), strict=True)
+    return list(zip(*(
+        t.reshape(-1, *(1,) * (t.ndim - 3), n * t.shape[1], *t.shape[2:]).unbind() for t in tensors), strict=True))
 
 
 def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:

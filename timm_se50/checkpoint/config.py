@@ -18,7 +18,7 @@ from ..bottleneck import SEBlock
 from ..se_resnet50 import SEResNet
 from ..squeeze_excite import POSITIONS, SEConfig, SEModule
 from .network import network_args
-from .outline import OURS, PORTABLE, make_outline
+from .outline import OURS, PORTABLE, first_conv, make_outline
 
 __all__ = ['checkpoint_config', 'se_config']
 
@@ -107,7 +107,7 @@ def checkpoint_config(
     cfg = config['pretrained_cfg']
     cfg.pop('label_names', None)  # those at the root are read, and fit
     cfg['classifier'] = 'fc'
-    cfg['first_conv'] = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    cfg['first_conv'] = first_conv(model)
     try:
         outline = make_outline(architecture, cfg, config['model_args'])
     except Exception as e:  # of what has no name, an activation of the user's own

@@ -99,9 +99,8 @@ def convert_checkpoint(
     if new_head:
         converted.reset_classifier(num_classes)
     # without a tag, timm gave the model the origin of its default tag
-    known = '.' in model
-    card = CardConfig(
-        base_model=origin.get('hf_hub_id') if known else None, license=origin.get('license') if known else None)
+    named = origin if '.' in model else {}
+    card = CardConfig(base_model=named.get('hf_hub_id'), license=named.get('license'))
     written = save_checkpoint(converted, Path(folder), card=card, portable=portable)
     return Conversion(
         recognise(weights), 'seresnet50' if portable else name, converted.num_classes, new_head, str(written))

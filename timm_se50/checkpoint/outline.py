@@ -20,16 +20,16 @@ from torch import nn
 
 from ..weights import map_resnet_weights, naming
 
-__all__ = ['ARCHITECTURES', 'OURS', 'PORTABLE', 'check_described', 'check_folder', 'make_outline', 'read_config']
+__all__ = ['OURS', 'PORTABLE', 'check_described', 'check_folder', 'first_conv', 'make_outline', 'read_config']
 
 OURS = ('se_resnet50_replace', 'se_resnet50_patch')
 PORTABLE = 'seresnet50'  # timm's own, the same network as ours with the default settings, up to factors of two
-ARCHITECTURES = (*OURS, PORTABLE)
 # The arguments that describe the network. Where it is made and what is loaded is for the caller to say
 _NETWORK_ARGS = {
     *inspect.signature(ResNet).parameters, 'se_reduction', 'se_stages', 'se_position', 'memory_efficient'
 } - {'device', 'dtype'}
 _MAX_BLOCKS = 1000  # an outline of so many takes seconds
+_DTYPES = {'I64': torch.int64, 'F16': torch.float16, 'BF16': torch.bfloat16, 'F64': torch.float64}
 
 
 def check_described(cfg: Mapping[str, Any], kwargs: Mapping[str, Any], architecture: str) -> None:
@@ -63,9 +63,8 @@ def check_described(cfg: Mapping[str, Any], kwargs: Mapping[str, Any], architect
         path = Path(hf_hub_download(
             repo_id, 'model.safetensors', revision=revision or None, cache_dir=kwargs.get('cache_dir')))
     with naming(path), safe_open(path, 'pt') as file:
-        found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        header = {key: torch.empty(v.get_shape(), dtype=_DTYPES.get(v.get_dtype()), device='meta')
-                  for key, v in found.items()}
+        found = ((key, file.get_slice(key)) for key in file.keys())  # noqa: SIM118
+        header = {key: torch.empty(v.get_shape(), dtype=_DTYPES.get(v.get_dtype()), device='meta') for key, v in found}
     try:
         header = map_resnet_weights(header, network)
     except RuntimeError as e:
@@ -96,13 +95,11 @@ def read_config(folder: str | os.PathLike) -> tuple[dict[str, Any], str, dict[st
 def check_folder(folder: Path) -> None:
     """Raise a ValueError unless a folder holds one of our models, or timm's `seresnet50`, as its config.json says."""
     cfg, architecture, args = read_config(folder)
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f'{folder}/config.json is of a {architecture!r}; expected one of {", ".join(ARCHITECTURES)}. '
+    known = (*OURS, PORTABLE)
+    if architecture not in known:
+        raise ValueError(f'{folder}/config.json is of a {architecture!r}; expected one of {", ".join(known)}. '
                          'For other models use timm.create_model().')
     check_described(cfg, {'pretrained_model_args': args}, architecture)
-
-
-_DTYPES = {'I64': torch.int64, 'F16': torch.float16, 'BF16': torch.bfloat16, 'F64': torch.float64}
 
 
 def make_outline(architecture: str, cfg: Mapping[str, Any], args: Mapping[str, Any]) -> nn.Module:
@@ -115,15 +112,19 @@ def make_outline(architecture: str, cfg: Mapping[str, Any], args: Mapping[str, A
         return timm.create_model(architecture, pretrained_cfg=described, **args)
 
 
+def first_conv(network: nn.Module) -> str:
+    """The name of a network's first convolution: a deep stem has it as its first layer."""
+    return next(name for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
+
+
 def _check_stated(cfg: Mapping[str, Any], network: nn.Module, place: str) -> None:
     """Raise a ValueError where a pretrained_cfg says something else of the network than what it is."""
-    first_conv = next(name for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
     if cfg.get('num_classes', 1000) != cast(int, network.num_classes):
         raise ValueError(f"{place}: 'num_classes' is {cfg.get('num_classes')}, and the network it describes has "
                          f'{network.num_classes}; expected the number of rows of fc.weight.')
     is_so: dict[str, tuple] = {
-        'classifier': ('fc',), 'first_conv': ('conv1', first_conv), 'label_offset': (0,), 'custom_load': (False,),
-        'fixed_input_size': (False,), 'hf_hub_filename': ()}
+        'classifier': ('fc',), 'first_conv': ('conv1', first_conv(network)), 'label_offset': (0,),
+        'custom_load': (False,), 'fixed_input_size': (False,), 'hf_hub_filename': ()}
     for key, expected in is_so.items():
         if cfg.get(key) not in (None, *expected):
             said = f'expected {expected[-1]!r}' if expected else 'take it out'

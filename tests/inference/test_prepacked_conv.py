@@ -13,7 +13,7 @@ from timm_se50.inference.prepacked_conv import PrepackedConv2d
 
 def make(**kwargs):
     torch.manual_seed(0)
-    return PrepackedConv2d(nn.Conv2d(32, 64, **{'kernel_size': 1, **kwargs}))
+    return PrepackedConv2d(32, 64, **{'kernel_size': 1, **kwargs})
 
 
 def make_input(n=2, size=14, memory_format=torch.channels_last):

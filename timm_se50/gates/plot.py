@@ -43,24 +43,15 @@ def plot_gates(blocks: Sequence[BlockGates], path: str | os.PathLike, title: str
         FileNotFoundError: There is no such folder.
     """
     check_plot(path)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     rows = math.ceil(len(blocks) / _COLUMNS)
-    columns = min(len(blocks), _COLUMNS)
     figure = Figure(figsize=(8.3, 2.2 * rows + 1.2), layout='constrained')  # is read at the width of a page
-    FigureCanvasAgg(figure)  # no window, whatever the user's backend
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel in panels[len(blocks):]:
-        panel.set_visible(False)
-    low, high = min(b.mean.min().item() for b in blocks), max(b.mean.max().item() for b in blocks)
-    margin = 0.05 * (high - low) + 0.01  # the same range in all panels, and some of it where nothing varies
+    panels = figure.subplots(rows, min(len(blocks), _COLUMNS), squeeze=False, sharey=True).flat
     for panel, block in zip(panels, blocks):
         _draw(panel, block)
-        panel.set_ylim(low - margin, high + margin)
-    for panel in panels[max(len(blocks) - _COLUMNS, 0):len(blocks)]:
-        panel.set_xlabel('channel, sorted by mean gate', fontsize='small')
-    for panel in panels[:len(blocks):_COLUMNS]:
-        panel.set_ylabel('mean gate', fontsize='small')
+    for panel in panels[len(blocks):]:
+        panel.set_visible(False)
+    figure.supylabel('mean gate of each channel, sorted by it', fontsize='small')
     handles, labels = panels[0].get_legend_handles_labels()
     ncols = max(1, min(len(labels), 4, 100 // (6 + max(map(len, labels)))))  # some 100 letters are as wide as a page
     figure.legend(handles, labels, loc='outside lower center', ncols=ncols, fontsize='small')

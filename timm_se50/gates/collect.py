@@ -173,8 +173,8 @@ def gate_warnings(blocks: Sequence[BlockGates]) -> list[str]:
             stuck.append(block.name)
     lines = []
     if saturated:
-        lines.append(f'saturated: {", ".join(saturated)}. Most channels have a mean gate within {SATURATED:.0%} of an end '
-                     'of its range, where it hardly learns.')
+        lines.append(f'saturated: {", ".join(saturated)}. Most channels have a mean gate within {SATURATED:.0%} of an '
+                     'end of its range, where it hardly learns.')
     if stuck:
         lines.append(f'stuck: {", ".join(stuck)}. No channel varies between the images, as before training. {CURE}')
     return lines

@@ -29,6 +29,7 @@ def check(conv, x):
     exact = plain(copy.deepcopy(conv).double(), x.double())
     own, expected = conv(x), plain(conv, x)
     assert is_packed(conv)
+    assert conv._packed.state[0] == x.shape
     assert own.is_contiguous(memory_format=torch.channels_last)
     assert (own - exact).abs().max() <= 4 * (expected - exact).abs().max() + 1e-7 * exact.abs().max()
 
@@ -83,14 +84,13 @@ def test_follows_the_weight(change_, swap, monkeypatch):
 @torch.no_grad()
 def test_follows_weights_that_come_and_go():
     """One that is made after another is gone often has its address, and no change of either was counted."""
-    conv, x, addresses = make(), make_input(), set()
+    conv, x = PrepackedConv2d(32, 32, 1), make_input()
+    conv(x)
     for i in range(20):
-        weight = torch.randn(64, 32, 1, 1, generator=torch.Generator().manual_seed(i))
-        addresses.add(weight.data_ptr())
+        weight = torch.randn(32, 32, 1, 1) if i else conv.weight.transpose(0, 1)
         out = torch.func.functional_call(conv, {'weight': weight}, (x,))
         torch.testing.assert_close(out, nn.functional.conv2d(x, weight, conv.bias))
         del weight
-    assert len(addresses) < 20
 
 
 @pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated:FutureWarning')  # torch's own, in jvp

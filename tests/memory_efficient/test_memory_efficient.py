@@ -8,6 +8,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations
 from training import saved_bytes
 
@@ -182,11 +183,15 @@ def test_on_meta():
         assert make(memory_efficient=True)(torch.empty(2, 3, 64, 64)).shape == (2, 10)
 
 
-def test_sync_batch_norm_and_a_single_image_fall_back():
+def test_sync_batch_norm_a_single_image_and_hooks_for_all_modules_fall_back():
     model = make(memory_efficient=True)
     assert me.is_applicable(model.layer1[0], IMAGES)
     assert not me.is_applicable(model.layer1[0], IMAGES[:1])
-    assert not me.is_applicable(nn.SyncBatchNorm.convert_sync_batchnorm(model).layer1[0], IMAGES)
+    assert not me.is_applicable(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).layer1[0], IMAGES)
+    hook = register_module_forward_hook(lambda *args: None)
+    applicable = me.is_applicable(model.layer1[0], IMAGES)
+    hook.remove()
+    assert not applicable
 
 
 @pytest.mark.parametrize('use_reentrant', [False, True])

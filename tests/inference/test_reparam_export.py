@@ -9,11 +9,12 @@ from helpers import shake_
 from timm.utils import reparameterize_model
 from torch.export import Dim
 
-from timm_se50.inference.fuse import InferenceBottleneck
+from timm_se50.inference import InferenceBottleneck
 from timm_se50.squeeze_excite import POSITIONS
 
 # Of the largest output: float32 rounding of a network of 53 convolutions, computed in another order.
 FLOAT32 = 5e-6
+SIZES = ({0: Dim.DYNAMIC, 2: Dim.AUTO, 3: Dim.AUTO},)
 
 
 @pytest.fixture
@@ -44,40 +45,28 @@ def test_script(create, images, other_images, position):
 
 @torch.no_grad()
 @pytest.mark.filterwarnings('ignore:.torch.jit.trace:FutureWarning')
-def test_trace(fused, images, other_images):
-    check(torch.jit.trace(fused, images)(other_images), fused(other_images))
-
-
-@torch.no_grad()
-def test_compile(fused, images, other_images):
+@pytest.mark.parametrize('convert', [
+    torch.jit.trace,
+    lambda m, x: torch.export.export(m, (x,), dynamic_shapes=SIZES).module(),
+    lambda m, x: torch.compile(m, fullgraph=True, backend='eager', dynamic=True),
+    lambda m, x: torch.fx.symbolic_trace(m),
+    lambda m, x: pickle.loads(pickle.dumps(copy.deepcopy(m))),
+], ids=['trace', 'export', 'compile', 'fx', 'copy'])
+def test_converted(fused, images, other_images, convert):
     torch._dynamo.reset()
-    compiled = torch.compile(fused, fullgraph=True, backend='eager', dynamic=True)
-    check(compiled(images), fused(images))
-    check(compiled(other_images), fused(other_images))
-
-
-@torch.no_grad()
-def test_export(fused, images, other_images):
-    sizes = {0: Dim.DYNAMIC, 2: Dim.AUTO, 3: Dim.AUTO}
-    program = torch.export.export(fused, (images,), dynamic_shapes=(sizes,))
-    check(program.module()(other_images), fused(other_images))
+    converted = convert(fused, images)
+    for x in (images, other_images):
+        check(converted(x), fused(x))
 
 
 @torch.no_grad()
 def test_onnx(fused, images, other_images, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     path = tmp_path / 'model.onnx'
-    sizes = {0: Dim.DYNAMIC, 2: Dim.AUTO, 3: Dim.AUTO}
-    torch.onnx.export(fused, (images,), path, dynamo=True, verbose=False, dynamic_shapes=(sizes,))
+    torch.onnx.export(fused, (images,), path, dynamo=True, verbose=False, dynamic_shapes=SIZES)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     out, = session.run(None, {session.get_inputs()[0].name: other_images.numpy()})
     check(torch.from_numpy(out), fused(other_images))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('copied', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=['deepcopy', 'pickle'])
-def test_copy(fused, images, copied):
-    assert torch.equal(copied(fused)(images), fused(images))
 
 
 @torch.no_grad()
@@ -99,15 +88,6 @@ def test_features(create, images, feature_cls):
 
 
 @torch.no_grad()
-def test_fx(fused, images, other_images):
-    graph = torch.fx.symbolic_trace(fused)
-    for x in (images, other_images):
-        check(graph(x), fused(x))
-
-
-@torch.no_grad()
 def test_fx_features_of_a_fused_model(fused, images):
-    extractor = timm.models.create_feature_extractor(fused, {'layer1': 'a', 'layer4': 'b'})
-    features = extractor(images)
-    check(features['a'], fused.layer1(fused.maxpool(fused.act1(fused.bn1(fused.conv1(images))))))
-    check(features['b'], fused.forward_features(images))
+    extractor = timm.models.create_feature_extractor(fused, {'layer4': 'last'})
+    check(extractor(images)['last'], fused.forward_features(images))

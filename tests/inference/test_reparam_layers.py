@@ -6,7 +6,8 @@ from timm.layers import freeze_batch_norm_2d
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from timm_se50.inference.fuse import InferenceBottleneck
+from timm_se50 import SEBottleneck
+from timm_se50.inference import InferenceBottleneck
 
 # Of the largest output: one block's float64 arithmetic, in another order.
 FLOAT64 = 1e-12
@@ -24,34 +25,44 @@ def check(block, fused):
         assert ((fused(x) - expected).abs().max() / expected.abs().max()).item() < FLOAT64
 
 
-def norms(block):
-    return [name for name, m in block.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+class Doubled(nn.BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
 
 
-def test_frozen_batch_norm_folds(block):
-    block = freeze_batch_norm_2d(block)
+def without_(norm, *names):
+    for name in names:
+        setattr(norm, name, None)
+
+
+def conv3_(block, **settings):
+    """Another last convolution; the second makes up for its stride and padding."""
+    block.conv3 = nn.Conv2d(block.conv3.in_channels, block.conv3.out_channels, bias=False, **settings).double()
+    block.conv2.stride = (2, 2) if settings.get('stride', 1) == 1 else (1, 1)
+    block.conv2.padding = (0, 0) if settings['kernel_size'] == 1 and 'padding' in settings else (1, 1)
+
+
+CHANGES = {  # what is changed, the norms that stay, and whether SE folds
+    'frozen norms': (freeze_batch_norm_2d, [], True),
+    'norm without affine': (lambda b: without_(b.bn3, 'weight', 'bias'), [], True),
+    'norm without statistics': (lambda b: without_(b.bn3, 'running_mean', 'running_var'), ['bn3'], False),
+    'subclass of a norm': (lambda b: setattr(b.bn2, '__class__', Doubled), ['bn2'], False),
+    'fc1 without bias': (lambda b: without_(b.se_standard.fc1, 'bias'), [], False),
+    'fc2 without bias': (lambda b: without_(b.se_standard.fc2, 'bias'), [], False),
+    # convolutions that do not commute with the mean
+    'conv3 with stride': (lambda b: conv3_(b, kernel_size=1, stride=2), [], False),
+    'conv3 of 3x3': (lambda b: conv3_(b, kernel_size=3, padding=1), [], False),
+    'conv3 with padding': (lambda b: conv3_(b, kernel_size=1, padding=1, stride=2), [], False),
+}
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_what_folds_and_what_stays(block, name):
+    change_, left, folds = CHANGES[name]
+    block = change_(block) or block
     fused = block.fuse()
-    assert type(fused) is InferenceBottleneck
-    assert not any('running_var' in key for key in fused.state_dict())
-    check(block, fused)
-
-
-@pytest.mark.parametrize(('lacks', 'left'), [(('weight', 'bias'), []), (('running_mean', 'running_var'), ['bn3'])])
-def test_batch_norm_without_affine_folds_and_without_statistics_stays(block, lacks, left):
-    for name in lacks:
-        setattr(block.bn3, name, None)
-    assert norms(block.fuse()) == left
-    check(block, block.fuse())
-
-
-def test_subclass_stays(block):
-    class Doubled(nn.BatchNorm2d):
-        def forward(self, x):
-            return 2 * super().forward(x)
-
-    block.bn2.__class__ = Doubled
-    fused = block.fuse()
-    assert norms(fused) == ['bn2']
+    assert type(fused) is (InferenceBottleneck if folds else SEBottleneck)
+    assert [name for name, m in fused.named_modules() if 'BatchNorm' in type(m).__name__ or type(m) is Doubled] == left
     check(block, fused)
 
 
@@ -75,29 +86,3 @@ def override_(module):
 def test_changed_module_stays(block, name, change_):
     change_(block.get_submodule(name))
     check(block, block.fuse())
-
-
-@pytest.mark.parametrize('settings', [
-    dict(kernel_size=1, stride=2), dict(kernel_size=3, padding=1), dict(kernel_size=1, padding=1, stride=2)], ids=str)
-def test_squeeze_stays_behind_a_convolution_that_does_not_commute_with_the_mean(block, settings):
-    block.conv3 = nn.Conv2d(block.conv3.in_channels, block.conv3.out_channels, bias=False, **settings).double()
-    block.conv2.stride = (2, 2) if settings.get('stride', 1) == 1 else (1, 1)
-    if settings.get('padding') and settings['kernel_size'] == 1:
-        block.conv2.padding = (0, 0)
-    fused = block.fuse()
-    assert type(fused) is type(block)
-    assert norms(fused) == []
-    check(block, fused)
-
-
-@pytest.mark.parametrize('name', ['fc1', 'fc2'])
-def test_se_without_bias_stays(block, name):
-    getattr(block.se_standard, name).register_parameter('bias', None)
-    check(block, block.fuse())
-
-
-def test_frozen_parameters_stay_frozen(block):
-    block.requires_grad_(False)
-    block.conv2.requires_grad_(True)
-    fused = block.fuse()
-    assert {name for name, p in fused.named_parameters() if p.requires_grad} == {'conv2.weight', 'conv2.bias'}

@@ -8,6 +8,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations
 from training import saved_bytes
 
@@ -32,10 +33,6 @@ def make(name='se_resnet50_replace', **kwargs):
 def pair(**kwargs):
     """The same model without and with memory_efficient."""
     return make(**kwargs), make(**kwargs, memory_efficient=True)
-
-
-def pair_of_doubles(**kwargs):
-    return tuple(m.double() for m in pair(**kwargs))
 
 
 def step(model, images=IMAGES, autocast=False):
@@ -86,19 +83,13 @@ def test_convolutions_of_another_kind():
 
 
 def test_it_is_off_unless_asked_for_and_can_be_switched_on_a_live_model():
-    model = make()
+    model = timm_se50.replace_blocks_(timm.create_model('resnet50', layers=(1, 1, 1, 1))).train()
     before = saved(model)
-    assert not any(getattr(m, 'memory_efficient', False) for m in model.modules())
     timm_se50.set_memory_efficient(model)
     assert saved(model) < before
     assert saved(copy.deepcopy(model)) == saved(pickle.loads(pickle.dumps(model))) == saved(model)
     timm_se50.set_memory_efficient(model, False)
     assert saved(model) == before
-    for insert_ in (timm_se50.replace_blocks_, timm_se50.patch_blocks_):
-        model = insert_(timm.create_model('resnet50', layers=(1, 1, 1, 1))).train()
-        before = saved(model)
-        timm_se50.set_memory_efficient(model)
-        assert saved(model) < before
 
 
 def test_a_model_without_the_block_is_refused():
@@ -117,46 +108,44 @@ def test_bytes_saved_are_at_most_three_quarters_of_a_plain_resnet50():
     assert efficient < 0.75 * plain
 
 
-def replace_norms(model, kind):
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.BatchNorm2d:
-            parent, _, child = name.rpartition('.')
-            setattr(model.get_submodule(parent), child, kind(module.num_features))
-
-
 class OwnNorm(nn.BatchNorm2d):
     pass
 
 
 def each(kind, change):
-    """Change every module of a type."""
+    """Change every module of a type, or put what `change` returns in its place."""
     def apply(model):
-        for module in model.modules():
-            if type(module) is kind:
-                change(module)
+        for name, module in list(model.named_modules()):
+            if type(module) is kind and isinstance(new := change(module), nn.Module):
+                model.set_submodule(name, new)
     return apply
+
+
+def parametrize(se):
+    parametrizations.weight_norm(se.fc1)
+
+
+def each_norm(kind=nn.BatchNorm2d, **kwargs):
+    return each(nn.BatchNorm2d, lambda norm: kind(norm.num_features, **kwargs))
 
 
 FALLBACKS = {
     'eval': ({}, lambda m: m.eval()),
     'frozen norms': ({}, each(nn.BatchNorm2d, lambda n: n.eval())),
-    'cumulative average': ({}, each(nn.BatchNorm2d, lambda n: setattr(n, 'momentum', None))),
-    'no running statistics': ({}, lambda m: replace_norms(m, lambda c: nn.BatchNorm2d(c, track_running_stats=False))),
-    'no affine': ({}, lambda m: replace_norms(m, lambda c: nn.BatchNorm2d(c, affine=False))),
-    'no bias': ({}, each(nn.BatchNorm2d, lambda n: n.register_parameter('bias', None))),
-    'batches not counted': ({}, each(nn.BatchNorm2d, lambda n: n.register_buffer('num_batches_tracked', None))),
+    'cumulative average': ({}, each_norm(momentum=None)),
+    'no running statistics': ({}, each_norm(track_running_stats=False)),
+    'no affine': ({}, each_norm(affine=False)),
+    'a subclass of BatchNorm': ({}, each_norm(OwnNorm)),
     'SE without bias': ({}, each(timm_se50.SEModule, lambda s: s.fc2.register_parameter('bias', None))),
     'SE in groups': ({}, each(timm_se50.SEModule, lambda s: setattr(s, 'fc1', nn.Conv2d(
         s.fc1.in_channels, s.fc1.out_channels, 1, groups=2)))),
-    'a subclass of BatchNorm': ({}, lambda m: replace_norms(m, OwnNorm)),
+    'SE with GELU': ({}, each(timm_se50.SEModule, lambda s: setattr(s, 'act', nn.GELU()))),
     'GroupNorm': ({'norm_layer': 'groupnorm'}, None),
     'GELU': ({'act_layer': 'gelu'}, None),
-    'pre': ({'se_position': 'pre'}, None),
-    'post': ({'se_position': 'post'}, None),
-    'identity': ({'se_position': 'identity'}, None),
+    **{position: ({'se_position': position}, None) for position in ('pre', 'post', 'identity')},
     'hooks on the last norm': ({}, lambda m: [
         b[0].bn3.register_forward_hook(lambda *args: None) for b in (m.layer1, m.layer2, m.layer3, m.layer4)]),
-    'parametrized SE': ({}, each(timm_se50.SEModule, lambda s: parametrizations.weight_norm(s.fc1))),
+    'parametrized SE': ({}, each(timm_se50.SEModule, parametrize)),
     'a forward of its own': ({}, each(timm_se50.SEModule, lambda s: setattr(s, 'forward', s.forward))),
 }
 
@@ -194,17 +183,21 @@ def test_on_meta():
         assert make(memory_efficient=True)(torch.empty(2, 3, 64, 64)).shape == (2, 10)
 
 
-def test_sync_batch_norm_and_a_single_image_fall_back():
+def test_sync_batch_norm_a_single_image_and_hooks_for_all_modules_fall_back():
     model = make(memory_efficient=True)
     assert me.is_applicable(model.layer1[0], IMAGES)
     assert not me.is_applicable(model.layer1[0], IMAGES[:1])
-    assert not me.is_applicable(nn.SyncBatchNorm.convert_sync_batchnorm(model).layer1[0], IMAGES)
+    assert not me.is_applicable(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).layer1[0], IMAGES)
+    hook = register_module_forward_hook(lambda *args: None)
+    applicable = me.is_applicable(model.layer1[0], IMAGES)
+    hook.remove()
+    assert not applicable
 
 
 @pytest.mark.parametrize('use_reentrant', [False, True])
 def test_gradient_checkpointing(use_reentrant, monkeypatch):
     monkeypatch.setattr(timm.layers.config, '_USE_REENTRANT_CKPT', use_reentrant)
-    plain, efficient = pair_of_doubles()
+    plain, efficient = (m.double() for m in pair())
     for model in (plain, efficient):
         model.set_grad_checkpointing()
     images = IMAGES.double().requires_grad_()  # the reentrant form needs an input that asks for a gradient
@@ -212,11 +205,11 @@ def test_gradient_checkpointing(use_reentrant, monkeypatch):
 
 
 def test_partly_frozen():
-    models = pair_of_doubles()
-    for model in models:
+    plain, efficient = (m.double() for m in pair())
+    for model in (plain, efficient):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(part in name for part in ('.se_standard.', 'layer2', 'bn2', 'fc')))
-    assert error(step(models[1]), step(models[0])) < TOLERANCE
+    assert error(step(efficient), step(plain)) < TOLERANCE
 
 
 def test_autocast_is_at_most_twice_as_far_from_float32_as_the_plain_path():

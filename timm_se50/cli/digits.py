@@ -1,7 +1,6 @@
 """The demo's training: scikit-learn's digits, SGD and curves."""
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,29 +81,15 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], path: Path) -> No
     figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes = figure.subplots()
     begin = curves['ResNet-50'][-1][0]
-    colors = dict(zip(curves, ('#777777', '#d55e00', '#0072b2', '#222222')))
-    for label, curve in curves.items():
+    for (label, curve), color in zip(curves.items(), ('#777777', '#d55e00', '#0072b2', '#222222')):
         offset = 0 if label == 'ResNet-50' else begin
         # ours is wide and pale, to be seen where the plain network's line lies on it
         how = dict(linewidth=9, alpha=0.4) if label.startswith('se_') else dict(linewidth=1.5, marker='.')
-        axes.plot([offset + step for step, _ in curve], [share for _, share in curve], color=colors[label], label=label,
+        axes.plot([offset + step for step, _ in curve], [share for _, share in curve], color=color, label=label,
                   solid_capstyle='round', **how)
-    _name_lines(axes, curves, colors, begin)
     axes.axvline(begin, color='grey', linestyle=':')
-    axes.set(xlabel='training step (dotted: SE put in)', ylabel='held-out accuracy', ylim=(0, 1.2))
-    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.set(xlabel='training step (dotted: SE put in)', ylabel='held-out accuracy', ylim=(0, 1.05))
     axes.set_title("scikit-learn's digits, 32 px", loc='left')
+    axes.legend()
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=150)
-
-
-def _name_lines(
-        axes: Any, curves: Mapping[str, list[tuple[int, float]]], colors: Mapping[str, str], begin: int) -> None:
-    """The source beside its middle, random gates below their start, the two that lie on each other above their end."""
-    source, ours, random, plain = curves
-    middle = curves[source][len(curves[source]) // 2]
-    end = begin + curves[ours][-1][0], max(curves[ours][-1][1], curves[plain][-1][1])
-    for label, point, offset, side in (
-            (source, middle, (10, -10), 'left'), (random, (begin, curves[random][0][1]), (8, -17), 'left'),
-            (ours, end, (0, 10), 'right'), (plain, end, (0, 25), 'right')):
-        axes.annotate(label, point, offset, textcoords='offset points', ha=side, color=colors[label], weight='bold')

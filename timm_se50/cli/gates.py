@@ -46,12 +46,8 @@ def examine_gates(
     images = find_images(paths)
     classes = sorted({name for _, name in images})
     model = load_model(checkpoint)
-    with tqdm(total=len(images), delay=2, unit='image', disable=None) as bar:
-        def batches():
-            for batch, index in image_batches(images, classes, model, size, batch_size):
-                yield batch, index
-                bar.update(len(index))
-        return collect_gates(model, batches(), classes)
+    batches = image_batches(images, classes, model, size, batch_size)
+    return collect_gates(model, tqdm(batches, delay=2, unit='batch', disable=None), classes)
 
 
 @click.command('gates', epilog='Example: timm-se50 gates my-se-resnet50 photos/ -o gates.png')

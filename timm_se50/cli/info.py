@@ -31,15 +31,13 @@ def describe(model: nn.Module, size: int | None = None) -> dict[str, Any]:
         multiplication and its addition as two), 'blocks' (the same by block).
 
     Raises:
-        ValueError: `size` is too small, or the model holds no ResNet.
+        ValueError: The model holds no ResNet.
     """
     cfg: dict[str, Any] = getattr(model, 'pretrained_cfg', {})
     resnets = find_resnets(model)
     conv = next(m for m in model.modules() if isinstance(m, nn.Conv2d))  # the first, in timm's order
     input_size = cfg.get('input_size', (3, 224, 224))
     side = (size, size) if size is not None else input_size[1:]
-    if min(side) < 1:
-        raise ValueError(f'size={size}: expected a number of pixels, for example 224.')
     in_chans, weight = conv.in_channels, conv.weight
     counter = FlopCounterMode(display=False)
     with evaluating(model), counter:

@@ -1,6 +1,4 @@
 """The command line: a thin layer over public functions, one file a command."""
-import errno
-
 import click
 
 from .. import __version__
@@ -16,10 +14,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (OSError, RuntimeError, ValueError) as e:
-            if ctx.params['debug'] or isinstance(e, click.exceptions.Exit):
+            # a broken pipe: who reads the output has seen enough (`| head`), and click then ends without a word
+            if ctx.params['debug'] or isinstance(e, (click.exceptions.Exit, BrokenPipeError)):
                 raise
-            if isinstance(e, OSError) and e.errno == errno.EPIPE:
-                raise  # who reads the output has seen enough (`| head`); click then ends without a word
             raise click.ClickException(' '.join(str(e).split())) from e
 
 

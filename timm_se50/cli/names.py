@@ -3,28 +3,21 @@ import difflib
 import os
 
 import timm
-from timm.models import get_arch_pretrained_cfgs
 
 __all__ = ['check_name']
 
 
 def check_name(name: str) -> None:
-    """Check that timm knows a name, if it is one, and no folder, file or address.
+    """Check that timm knows a name, with its tag if it has one, unless it is a folder, file or address.
 
     Raises:
-        ValueError: timm knows no such model or tag; the message has those that are near.
+        ValueError: timm knows no such model; the message has names that begin so, or else are spelled much alike.
     """
     if os.path.exists(name) or any(sign in name for sign in ':/@'):
         return
-    architecture, _, tag = name.partition('.')
-    if not timm.is_model(architecture):
+    tagged = '.' in name
+    known = timm.list_models(include_tags=tagged)
+    if not (name in known if tagged else timm.is_model(name)):
+        near = [k for k in known if k.startswith(name)][:5] or difflib.get_close_matches(name, known)
         raise ValueError(f'Unknown model ({name}): timm has none of that name, and here is no such folder. '
-                         f'{_near(architecture, timm.list_models())}')
-    if tag and name not in (tags := list(get_arch_pretrained_cfgs(architecture))):
-        raise ValueError(f'Unknown tag ({name}). {_near(name, tags)}')
-
-
-def _near(name: str, known: list[str]) -> str:
-    """Names that begin so, or else those that are spelled much alike."""
-    near = [k for k in known if name and k.startswith(name)][:5] or difflib.get_close_matches(name, known)
-    return f'Near it: {", ".join(near)}.' if near else 'timm.list_models() and timm.list_pretrained() have all names.'
+                         f'Near it: {", ".join(near) or "nothing"}.')

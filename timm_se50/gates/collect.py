@@ -2,7 +2,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from timm.layers import SqueezeExcite
@@ -18,8 +17,8 @@ SE_MODULES = (SEModule, SqueezeExcite)
 # Both are fractions of the gate's range. A gate's slope at 0.02 is 8% of its steepest.
 STUCK, SATURATED = 1e-3, 0.02
 CURE = (
-    'What frees gates that are stuck: a higher learning rate for SE, param_groups(model, lr, weight_decay, '
-    'se_lr=10 * lr); more steps; no adaptive gradient clipping, weight norm or pruning of fc2 (docs/train.md).')
+    'What frees it: a higher learning rate for SE, param_groups(model, lr, weight_decay, se_lr=10 * lr); more steps; '
+    'no adaptive gradient clipping, weight norm or pruning of fc2 (docs/train.md).')
 
 
 @dataclass(frozen=True)
@@ -96,21 +95,15 @@ def recording_gates(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     try:
         for name, module in model.named_modules():
             if isinstance(module, SEModule):
-                handles.append(module.register_forward_pre_hook(partial(_record_ours, gates, name)))
+                handles.append(module.register_forward_pre_hook(
+                    lambda se, args, name=name: gates.update({name: se.gate(args[0]).flatten(1)})))
             elif isinstance(module, SqueezeExcite):
-                handles.append(module.gate.register_forward_hook(partial(_record_timms, gates, name)))
+                handles.append(module.gate.register_forward_hook(
+                    lambda _, args, gate, name=name: gates.update({name: gate.flatten(1)})))
         yield gates
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _record_ours(gates: dict[str, Tensor], name: str, module: SEModule, args: tuple[Tensor]) -> None:
-    gates[name] = module.gate(args[0]).flatten(1)
-
-
-def _record_timms(gates: dict[str, Tensor], name: str, module: nn.Module, args: tuple, gate: Tensor) -> None:
-    gates[name] = gate.flatten(1)
 
 
 def collect_gates(
@@ -167,19 +160,21 @@ def collect_gates(
 
 
 def gate_warnings(blocks: Sequence[BlockGates]) -> list[str]:
-    """A line for each SE module whose gates are stuck or saturated; what is one image's alone is not judged stuck."""
-    lines = []
+    """A line that names the SE modules whose gates are saturated, and one for those that are stuck.
+
+    What is one image's alone is not judged stuck.
+    """
+    saturated, stuck = [], []
     for block in blocks:
-        mean, spread = block.overall_mean / block.scale, block.overall_std.max().item() / block.scale
-        extreme = ((mean < SATURATED) | (mean > 1 - SATURATED)).double().mean().item()
-        if extreme > 0.5:
-            lines.append(
-                f'{block.name}: saturated, {extreme:.0%} of the channels have a mean gate within {SATURATED:.0%} of '
-                f'0 or {block.scale:g}, where it hardly learns.')
-        elif block.count.sum() > 1 and spread < STUCK:
-            lines.append(
-                f'{block.name}: stuck, no channel varies between the images (largest standard deviation '
-                f'{spread * block.scale:.1e}, mean gate {block.overall_mean.mean():.3f}), as before training.')
-    if len(lines) == len(blocks) > 1 and all(': stuck' in line for line in lines):
-        lines = ['All SE modules are stuck: no gate varies between the images, as before training.']
-    return lines + [CURE] * any('stuck' in line for line in lines)
+        mean = block.overall_mean / block.scale
+        if ((mean < SATURATED) | (mean > 1 - SATURATED)).double().mean() > 0.5:
+            saturated.append(block.name)
+        elif block.count.sum() > 1 and block.overall_std.max() < STUCK * block.scale:
+            stuck.append(block.name)
+    lines = []
+    if saturated:
+        lines.append(f'saturated: {", ".join(saturated)}. Most channels have a mean gate within {SATURATED:.0%} of an '
+                     'end of its range, where it hardly learns.')
+    if stuck:
+        lines.append(f'stuck: {", ".join(stuck)}. No channel varies between the images, as before training. {CURE}')
+    return lines

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from timm.layers import register_notrace_module
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..block_weights import BATCH_NORMS
 from ..squeeze_excite import SEModule
 from ..stock import is_pointwise, is_stock, is_stock_conv, is_watched
-from ..torch_internals import has_function_modes, has_global_hooks, is_recorded
+from ..torch_internals import has_global_hooks, is_recorded
 from .prepacked_conv import PrepackedConv2d
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
 
 
+@torch.no_grad()
 def fuse_block(block: nn.Module) -> nn.Module:
     """Make the inference form of an SE block; `block` is left as it is and shares no tensor with it.
 
@@ -37,18 +38,20 @@ def fuse_block(block: nn.Module) -> nn.Module:
         layer does not fold; in eval mode.
     """
     new: Any = copy.deepcopy(block).eval()
-    for name in ('conv1', 'conv2', 'conv3'):
-        norm = name.replace('conv', 'bn')
-        if _folds(getattr(new, name, None), getattr(new, norm, None)):
-            _fold_(getattr(new, name), getattr(new, norm))
-            setattr(new, norm, nn.Identity())
+    places = [(new, f'conv{i}', f'bn{i}') for i in (1, 2, 3)]
     if is_stock(new.downsample, nn.Sequential):
-        new.downsample = _fold_sequential(new.downsample)
+        names = list(new.downsample._modules)
+        places += [(new.downsample, *pair) for pair in zip(names, names[1:])]
+    for layers, conv, norm in places:
+        if _folds(getattr(layers, conv, None), getattr(layers, norm, None)):
+            setattr(layers, conv, _fold(getattr(layers, conv), getattr(layers, norm)))
+            setattr(layers, norm, nn.Identity())
     new.drop_path, new.drop_block = None, nn.Identity()
-    if _se_folds(new):
-        new = InferenceBottleneck(new)
-    _prepack_(new)
-    return new
+    se_folds = _se_folds(new)
+    for layers, conv, _ in places:
+        if is_stock_conv(getattr(layers, conv, None)):
+            getattr(layers, conv).__class__ = PrepackedConv2d
+    return InferenceBottleneck(new) if se_folds else new
 
 
 class InferenceBottleneck(nn.Module):
@@ -85,10 +88,10 @@ class InferenceBottleneck(nn.Module):
 
     @torch.jit.unused
     def _may_overwrite(self, x: torch.Tensor, shortcut: torch.Tensor, gate: torch.Tensor) -> bool:
-        """Whether `x`, of conv3, is memory that nobody else has: conv3 made it, and gave it to no hook and no mode."""
+        """Whether `x`, of conv3, is memory that nobody else has: conv3 made it, and gave it to no hook."""
         return (
             not torch.is_grad_enabled() and is_stock(self.conv3, PrepackedConv2d) and not has_global_hooks()
-            and not is_recorded() and not has_function_modes() and x.dtype == shortcut.dtype == gate.dtype)
+            and not is_recorded() and x.dtype == shortcut.dtype == gate.dtype)
 
 
 # timm's FX feature extraction takes the block as a whole: it cannot record a choice by dtype
@@ -100,47 +103,25 @@ class _Gate(nn.Module):
 
     def __init__(self, se: Any, conv: Any):
         super().__init__()
-        fc1, fc2, conv3 = (_float64(m.weight).flatten(1) for m in (se.fc1, se.fc2, conv))
-        bias1, bias2, bias3 = (_float64(m.bias) for m in (se.fc1, se.fc2, conv))
+        like = se.fc1.weight.detach()
+        se, conv = _float64(se), _float64(copy.deepcopy(conv))
+        fc1, fc2, conv3 = (m.weight.flatten(1) for m in (se.fc1, se.fc2, conv))
         # linear layers, not 1x1 convolutions, which cost more on a vector
-        self.fc1 = _linear(fc1 @ conv3, fc1 @ bias3 + bias1, se.fc1.weight)
+        self.fc1 = _linear(fc1 @ conv3, fc1 @ conv.bias + se.fc1.bias)
         self.act = se.act
-        self.fc2 = _linear(fc2 * se.logit_scale, bias2 * se.logit_scale, se.fc2.weight)
+        self.fc2 = _linear(fc2 * se.logit_scale, se.fc2.bias * se.logit_scale)
         self.gate_scale = se.gate_scale
+        self.to(like)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.fc2(self.act(self.fc1(x.mean((2, 3))))).sigmoid() * self.gate_scale
         return x[:, :, None, None]
 
 
-def _prepack_(layers: nn.Module) -> None:
-    """Put a `PrepackedConv2d` in place of each convolution of a block."""
-    for name, layer in list(layers.named_children()):
-        if is_stock_conv(layer):
-            setattr(layers, name, PrepackedConv2d(layer))
-        elif name == 'downsample' and is_stock(layer, nn.Sequential):
-            _prepack_(layer)
-
-
-def _fold_sequential(layers: nn.Sequential) -> nn.Sequential:
-    """The layers of a shortcut, less each norm that folds into the convolution before it."""
-    folded: list[nn.Module] = []
-    for layer in layers:
-        if folded and _folds(folded[-1], layer):
-            _fold_(folded[-1], layer)
-        else:
-            folded.append(layer)
-    return nn.Sequential(*folded)
-
-
-def _fold_(conv: Any, norm: Any) -> None:
-    """Put a norm into the weight and bias of the convolution before it."""
-    like = conv.weight
-    weight, bias = fuse_conv_bn_weights(
-        _float64(conv.weight), None if conv.bias is None else _float64(conv.bias),
-        _float64(norm.running_mean), _float64(norm.running_var), norm.eps,
-        None if norm.weight is None else _float64(norm.weight), None if norm.bias is None else _float64(norm.bias))
-    conv.weight, conv.bias = _parameter(weight, like), _parameter(bias, like)
+def _fold(conv: Any, norm: Any) -> nn.Conv2d:
+    """A convolution that computes what one and the norm behind it do."""
+    like = conv.weight.detach()
+    return fuse_conv_bn_eval(_float64(conv), _float64(norm)).to(like)
 
 
 def _folds(conv: Any, norm: Any) -> bool:
@@ -161,16 +142,12 @@ def _se_folds(block: Any) -> bool:
     return all(is_pointwise(conv) and conv.bias is not None for conv in convs)
 
 
-def _linear(weight: torch.Tensor, bias: torch.Tensor, like: nn.Parameter) -> nn.Linear:
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
     linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-    linear.weight, linear.bias = _parameter(weight.contiguous(), like), _parameter(bias, like)
+    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
     return linear
 
 
-def _parameter(x: torch.Tensor, like: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(x.detach().to(like), requires_grad=like.requires_grad)
-
-
-def _float64(x: torch.Tensor) -> torch.Tensor:
+def _float64(module: Any) -> Any:
     """In double precision, and on the CPU, since not every device has that."""
-    return x.detach().cpu().double()
+    return module.cpu().double()

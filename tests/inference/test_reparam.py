@@ -2,6 +2,7 @@
 
 The network is narrow, but where rounding is looked at, since that turns on the kernels, and those on the width.
 """
+import contextlib
 import copy
 
 import pytest
@@ -12,6 +13,7 @@ from timm.layers import BlurPool2d
 from timm.utils import reparameterize_model
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.overrides import TorchFunctionMode
 
 import timm_se50
 from timm_se50.inference import InferenceBottleneck
@@ -133,24 +135,39 @@ class Kept(nn.Module):
         return out
 
 
+class Recorder(TorchFunctionMode):
+    """Keeps what functions give."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.keep = keep
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.keep(None, None, out)
+        return out
+
+
 @torch.no_grad()
-@pytest.mark.parametrize('who', ['global hook', 'layer'])
+@pytest.mark.parametrize('who', ['global hook', 'function mode', 'layer'])
 def test_writes_into_nothing_that_others_keep(create, who):
     block = shake_(create('replace')).layer2[1].fuse()
     block.act3.inplace = False  # in place it is in the model as well
     x, kept = torch.randn(2, block.conv1.in_channels, 8, 8), []
 
     def keep(module, _, out):
-        if module is block.conv3:
+        if module in (block.conv3, None) and isinstance(out, torch.Tensor) and out.shape == x.shape:
             kept.append((out, out.clone()))
 
     expected = block(x)
-    if who == 'layer':
-        block.conv3 = Kept(block.conv3, keep)
+    with contextlib.ExitStack() as stack:
+        if who == 'layer':
+            block.conv3 = Kept(block.conv3, keep)
+        elif who == 'function mode':
+            stack.enter_context(Recorder(keep))
+        else:
+            stack.callback(register_module_forward_hook(keep).remove)
         actual = block(x)
-    else:
-        hook = register_module_forward_hook(keep)
-        actual = block(x)
-        hook.remove()
     assert torch.equal(actual, expected)
-    assert torch.equal(*kept[0])
+    assert kept
+    assert all(torch.equal(*pair) for pair in kept)

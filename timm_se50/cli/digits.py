@@ -90,6 +90,6 @@ def plot_curves(curves: Mapping[str, list[tuple[int, float]]], path: Path) -> No
     axes.axvline(begin, color='grey', linestyle=':')
     axes.set(xlabel='training step (dotted: SE put in)', ylabel='held-out accuracy', ylim=(0, 1.05))
     axes.set_title("scikit-learn's digits, 32 px", loc='left')
-    axes.legend()
+    figure.legend(loc='outside lower center', ncols=4, fontsize='small')
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=150)

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..block_weights import BATCH_NORMS
 from ..squeeze_excite import SEModule
 from ..stock import is_pointwise, is_stock, is_stock_conv, is_watched
-from ..torch_internals import has_global_hooks, is_recorded
+from ..torch_internals import has_function_modes, has_global_hooks, is_recorded
 from .prepacked_conv import PrepackedConv2d
 
 __all__ = ['InferenceBottleneck', 'fuse_block']
@@ -88,10 +88,10 @@ class InferenceBottleneck(nn.Module):
 
     @torch.jit.unused
     def _may_overwrite(self, x: torch.Tensor, shortcut: torch.Tensor, gate: torch.Tensor) -> bool:
-        """Whether `x`, of conv3, is memory that nobody else has: conv3 made it, and gave it to no hook."""
+        """Whether `x`, of conv3, is memory that nobody else has: conv3 made it, and gave it to no hook and no mode."""
         return (
             not torch.is_grad_enabled() and is_stock(self.conv3, PrepackedConv2d) and not has_global_hooks()
-            and not is_recorded() and x.dtype == shortcut.dtype == gate.dtype)
+            and not is_recorded() and not has_function_modes() and x.dtype == shortcut.dtype == gate.dtype)
 
 
 # timm's FX feature extraction takes the block as a whole: it cannot record a choice by dtype
@@ -103,7 +103,7 @@ class _Gate(nn.Module):
 
     def __init__(self, se: Any, conv: Any):
         super().__init__()
-        like = se.fc1.weight.detach()
+        like, learns = se.fc1.weight.detach(), se.fc1.weight.requires_grad
         se, conv = _float64(se), _float64(copy.deepcopy(conv))
         fc1, fc2, conv3 = (m.weight.flatten(1) for m in (se.fc1, se.fc2, conv))
         # linear layers, not 1x1 convolutions, which cost more on a vector
@@ -111,7 +111,7 @@ class _Gate(nn.Module):
         self.act = se.act
         self.fc2 = _linear(fc2 * se.logit_scale, se.fc2.bias * se.logit_scale)
         self.gate_scale = se.gate_scale
-        self.to(like)
+        self.to(like).requires_grad_(learns)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.fc2(self.act(self.fc1(x.mean((2, 3))))).sigmoid() * self.gate_scale
@@ -121,7 +121,8 @@ class _Gate(nn.Module):
 def _fold(conv: Any, norm: Any) -> nn.Conv2d:
     """A convolution that computes what one and the norm behind it do."""
     like = conv.weight.detach()
-    return fuse_conv_bn_eval(_float64(conv), _float64(norm)).to(like)
+    fused = fuse_conv_bn_eval(_float64(conv), _float64(norm)).to(like)
+    return fused.requires_grad_(fused.weight.requires_grad)  # its bias, too
 
 
 def _folds(conv: Any, norm: Any) -> bool:

@@ -78,7 +78,7 @@ def test_nothing_is_touched_and_the_function_is_the_same(case, route):
 
 
 def test_every_gate_learns_and_all_weights_load(case, model):
-    """A step on targets, then the trained weights into a new one, then the plain ones: strict, and mapped by themselves.
+    """A step on targets; the trained weights into a new one, then the plain ones: strict, and mapped by themselves.
 
     Also where the model's own keys begin with what a wrapper puts before them (DETR).
     """

@@ -6,7 +6,6 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
-from timm.models import save_for_hf
 from torch import nn
 
 import timm_se50
@@ -76,30 +75,28 @@ def test_plain_and_basic_block_models():
 def test_timms_own_se_counts_too(tmp_path):
     """As in a folder of `portable=True`."""
     ours, timms = (describe(timm.create_model(name), 32) for name in ('se_resnet50_replace', 'seresnet50'))
-    for key in ('recognised', 'parameters', 'se_parameters', 'flops', 'se_flops'):
-        assert ours[key] == timms[key]
-    assert [b | {'class': ''} for b in ours['blocks']] == [b | {'class': ''} for b in timms['blocks']]
+    for info in (ours, timms):
+        del info['architecture']
+        info['blocks'] = [{**b, 'class': ''} for b in info['blocks']]
+    assert ours == timms
     model = timm.create_model('se_resnet50_patch', num_classes=2)
     assert '2,530,992' in _run(timm_se50.save_checkpoint(model, tmp_path / 'portable', portable=True), '--size', 32)
 
 
 def test_folder_needs_no_weights(tmp_path):
     model = timm.create_model('se_resnet50_replace', num_classes=3, se_position='post')
-    save_for_hf(model, str(tmp_path), model_args={'se_position': 'post'}, safe_serialization=True)
-    (tmp_path / 'model.safetensors').unlink()
-    text = _run(tmp_path)
-    assert text.startswith("se_resnet50_replace: an SE-ResNet-50 (se_stages=(1, 2, 3, 4), se_reduction=16, "
-                           "se_position='post'), 3 classes")
+    (timm_se50.save_checkpoint(model, tmp_path / 'model') / 'model.safetensors').unlink()
+    text = _run(tmp_path / 'model')
+    for part in ('se_resnet50_replace: an SE-ResNet-50', "se_position='post'", '3 classes', 'one 3 x 224 x 224 image'):
+        assert part in text
     assert text.count('post, ') == 16
-    assert 'one 3 x 224 x 224 image' in text
 
 
 @pytest.mark.parametrize(('args', 'message'), [
     (('nosuch',), 'Unknown model (nosuch)'), (('se_resnet50',), 'Near it: se_resnet50_patch, se_resnet50_'),
     (('resnet5o.a1_in1k',), 'Near it: resnet50,'), (('se_resnet50_patch.a1',), 'Near it: se_resnet50_patch.a1_in1k'),
     (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
-    (('convnext_atto',), 'holds no ResNet'), (('null',), "null/config.json is no config.json of timm"),
-    (('hf-hub:a@b@c',), 'hf-hub:a@b@c cannot be loaded')])
+    (('convnext_atto',), 'holds no ResNet'), (('null',), 'null/config.json'), (('hf-hub:a@b@c',), 'hf-hub:a@b@c')])
 def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('null').mkdir()

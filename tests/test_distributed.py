@@ -1,8 +1,8 @@
 """Two processes under torchrun with gloo, DDP and FSDP2, against one process on the joined batch.
 
 Each process runs this file: 3 steps on its half of a batch, compared with 3 on all of it. The norms are GroupNorms:
-BatchNorm's statistics are of one process's share, and SyncBatchNorm, which joins them, has no CPU kernel. In float64 the
-halves and the whole differ in rounding alone.
+BatchNorm's statistics are of one process's share, and SyncBatchNorm, which joins them, has no CPU kernel. In float64
+the halves and the whole differ in rounding alone.
 """
 import os
 import subprocess

@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 from studies.train import gate_spread
 from timm.layers import SEModule as TimmSE
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from timm.utils import dispatch_clip_grad
 from torch.nn.utils import parametrizations, prune
 from torchvision.models import resnet50 as torchvision_resnet50
@@ -216,17 +215,3 @@ def test_an_se_module_that_is_parametrized_is_not_drawn_anew(model):
     model.init_weights()
     assert all(map(torch.equal, parametrized.parametrizations.weight.parameters(), before))
     assert not any(fc2.weight.any() for fc2 in others)
-
-
-def test_a_scheduler_from_before_has_to_be_told_of_se():
-    """timm's goes on with the groups that it knew; docs/train.md has the line."""
-    model = timm.create_model('resnet50', **SMALL)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    scheduler = CosineLRScheduler(optimizer, t_initial=10)
-    optimizer.add_param_group({'params': timm_se50.se_parameters(timm_se50.patch_blocks_(model)), 'weight_decay': 0.0})
-    scheduler.step(5)
-    assert [group['lr'] for group in optimizer.param_groups] == [pytest.approx(0.05), 0.1]
-    scheduler.base_values.append(optimizer.param_groups[-1]['lr'])
-    scheduler.step(6)
-    theirs, ours = (group['lr'] for group in optimizer.param_groups)
-    assert theirs == ours < 0.05

@@ -2,14 +2,12 @@
 import gzip
 import json
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
 import study
-import study_cost
 from sklearn.datasets import load_digits
-from studies.earned import difference, write_report
+from studies.earned import difference
 from studies.record import Key, Record
 
 
@@ -75,27 +73,3 @@ def test_difference():
     mean, error = difference({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 1.0, 3: 0.0})
     assert (mean, error) == (3.0, 1.0)  # 2 and 4: their deviation, the root of 2, by the root of 2
     assert difference({0: 1.0}, {0: 1.0}) is None
-
-
-@pytest.mark.parametrize(('gains', 'ahead'), [((1.0, 1.1), 1), ((-1.0, 3.0), 0), ((-1.0, -1.1), 0)])
-def test_verdict_is_of_fresh_seeds_at_equal_compute(tmp_path, gains, ahead):
-    settings = {
-        'seeds': 2, 'size': 8, 'steps': 1, 'batch_size': 1, 'images': [1, 1, 1], 'longer': 1.5,
-        'learning_rates': {'sgd': [0.1]}}
-    record = Record(tmp_path / 'study' / 'digits.json', settings, {})
-    result = {'curve': {'0': 0.0}, 'val': {'accuracy': 50.0}, 'spread': 0.1}
-    for seed in range(4):  # far ahead of plain everywhere, and of plain at equal compute on the first seeds
-        gain = gains[seed - 2] if seed > 1 else 9.0
-        for arm, test in (('plain', 10.0), ('plain_longer', 50.0), ('se', 50.0 + gain)):
-            record.add(Key('sgd', arm, 0.1, seed), {**result, 'test': {'accuracy': test}})
-    write_report(tmp_path)
-    report = (tmp_path / 'study.md').read_text()
-    assert f'in {ahead} of 1 comparisons on fresh seeds** (digits, sgd, SE as it comes' in report
-
-
-def test_ratio_of_steps_is_of_neighbours():
-    """What slows both by half now and then leaves the ratio as it is."""
-    plain, se = (iter([factor * (1 + i % 3) for i in range(20)]) for factor in (2, 3))
-    found = study_cost.compare(partial(next, plain), partial(next, se), 10)
-    assert found['ratio'] == 1.5
-    assert found['quartiles'] == [1.5, 1.5]

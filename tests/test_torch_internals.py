@@ -76,13 +76,8 @@ def test_all_is_computed_without_it(name):
     not hasattr(nn.modules.module, '_has_any_global_hook'), reason='an old PyTorch: the plain path of memory_efficient')
 def test_all_of_it_is_found_in_this_pytorch():
     """Else the fast paths are lost in silence: a PyTorch that has renamed a name is to be looked at."""
-    for name in ('is_transformed', 'is_recorded', 'is_compiling', 'has_global_hooks', 'has_function_modes'):
-        assert not getattr(torch_internals, name)(), name
-    assert not torch_internals.has_call_hooks(nn.Identity(), backward=True)
-    assert torch.compile(lambda x: x * torch_internals.is_compiling(), backend='eager')(torch.ones(2)).all()
-    with torch.autograd.forward_ad.dual_level():
-        assert torch_internals.is_transformed()
-    assert torch.func.vmap(lambda x: x * torch_internals.is_transformed())(torch.ones(2)).all()
+    for name, (function, says) in CAREFUL.items():
+        assert not says or not getattr(torch_internals, function)(*ARGUMENTS.get(function, ())), name
     if torch.backends.mkldnn.is_available():
         assert torch_internals.has_packed_convolution()
     seen = []

@@ -66,6 +66,7 @@ def test_nothing_is_touched_and_the_function_is_the_same(case, route):
     modules = dict(model.named_modules())
     INSERT[route](model)
     assert len(blocks(model)) == len(se_parameters(model)) / 4 > 0
+    assert not {'Bottleneck', 'BasicBlock'} & {type(m).__name__ for m in model.modules()}, 'a block kept another name'
     assert all(model.get_submodule(n) is m or (route == 'replace' and isinstance(model.get_submodule(n), (
         SEBottleneck, SEBasicBlock))) for n, m in modules.items())
     now = dict(model.named_parameters()) | dict(model.named_buffers())

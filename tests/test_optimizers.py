@@ -105,7 +105,8 @@ def _decay(optimizer, model):
 def test_fc2_alone_of_all_matrices_is_not_decayed(make, how):
     model = make()
     if how == 'ours':
-        optimizer = torch.optim.SGD(timm_se50.param_groups(model, 0.1, DECAY))
+        holder = torch.nn.ModuleDict({'net': model})  # of which timm would ask nothing
+        optimizer = torch.optim.SGD(timm_se50.param_groups(holder, 0.1, DECAY))
     else:
         layer_decay = {'layer_decay': 0.9} if 'layer' in how and hasattr(model, 'group_matcher') else {}
         optimizer = create_optimizer_v2(model, 'lamb', 1e-3, DECAY, **layer_decay)

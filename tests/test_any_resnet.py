@@ -75,8 +75,12 @@ def test_any_norm(insert_, images, norm_layer):
 
 
 def test_on_meta_and_features_only(insert_):
+    """And parameters, so an optimizer's state, stand in the order of timm's seresnet50."""
     model = insert_(timm.create_model('resnet50', device='meta'))
     assert all(p.is_meta for p in se_parameters(model))
+    twin = timm.create_model('seresnet50', device='meta')
+    assert [n.replace('.se_standard.', '.se.') for n, _ in model.named_parameters()] == [
+        n for n, _ in twin.named_parameters()]
     features = insert_(timm.create_model('resnet18', features_only=True))
     assert sum(isinstance(m, SEModule) for m in features.modules()) == 8
 

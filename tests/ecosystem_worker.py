@@ -3,9 +3,7 @@
 The Hugging Face cache holds a plain ResNet-50 under timm's default tag. From it, `pretrained=True` has to give a model
 that computes, bit for bit, what the library's own resnet50 computes.
 """
-import json
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -38,16 +36,11 @@ def smp(name):
 
     def make(name, **kwargs):
         return smp.create_model(encoder_name=f'tu-{name}', encoder_weights=True, classes=3, **kwargs)
-    for kwargs in (
-            {'arch': 'unet'},
-            {'arch': 'deeplabv3plus', 'encoder_output_stride': 16},
-            {'arch': 'deeplabv3', 'encoder_output_stride': 8},
-    ):
+    for arch, stride in (('unet', 32), ('deeplabv3plus', 16), ('deeplabv3', 8)):
+        kwargs = {'arch': arch} if stride == 32 else {'arch': arch, 'encoder_output_stride': stride}
         model = make(name, **kwargs)
         check_equal(model, make('resnet50', **kwargs), lambda m: m.encoder(images()))
-        assert model(images()).shape == (2, 3, 64, 64)
-        stride = 64 // model.encoder(images())[-1].shape[-1]
-        assert stride == kwargs.get('encoder_output_stride', 32)
+        assert model.encoder(images())[-1].shape[-1] == 64 // stride
         check_trains(model, lambda m: m(images()).square().mean())
     ours, theirs = (smp.encoders.get_preprocessing_params(f'tu-{n}') for n in (name, 'resnet50'))
     assert ours == theirs
@@ -62,29 +55,6 @@ def transformers_backbone(name):
     check_equal(model, make('resnet50'), lambda m: m(images()).feature_maps)
     assert model.channels == [256, 512, 1024, 2048]
     check_trains(model, lambda m: m(images()).feature_maps[-1].square().mean())
-
-
-def transformers_wrapper(name):
-    import timm
-    from timm.models import save_for_hf
-    from transformers import TimmWrapperForImageClassification, TimmWrapperModel
-
-    trained = timm.create_model(name, pretrained=True, num_classes=5, se_reduction=8)
-    nn.init.constant_(trained.layer1[0].se_standard.fc2.bias, 0.3)  # no longer a ResNet-50
-    with torch.no_grad():
-        expected = trained.eval()(images())
-        features = trained.forward_features(images())
-    save_for_hf(trained, 'checkpoint', model_args={'se_reduction': 8}, safe_serialization=True)
-    # timm writes num_classes twice and transformers refuses that; timm_se50.save_checkpoint() writes it once
-    config = json.loads(Path('checkpoint', 'config.json').read_text())
-    del config['model_args']['num_classes']
-    Path('checkpoint', 'config.json').write_text(json.dumps(config))
-    model = TimmWrapperForImageClassification.from_pretrained('checkpoint').eval()
-    body = TimmWrapperModel.from_pretrained('checkpoint').eval()
-    with torch.no_grad():
-        assert torch.equal(model(images()).logits, expected)
-        assert torch.equal(body(images()).last_hidden_state, features)
-    check_trains(model, lambda m: m(images(), labels=torch.tensor([0, 1])).loss)
 
 
 def fastai(name):
@@ -127,9 +97,8 @@ def lightning(name):
     assert all(p.any() for p in se_weights(model).values())
 
     trainer.save_checkpoint('lightning.ckpt')
-    loaded = Classifier.load_from_checkpoint('lightning.ckpt', weights_only=True)
-    check = loaded.state_dict()
-    assert all(torch.equal(v, check[k]) for k, v in model.state_dict().items())
+    loaded = Classifier.load_from_checkpoint('lightning.ckpt', weights_only=True).state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in model.state_dict().items())
 
 
 if __name__ == '__main__':
@@ -137,5 +106,4 @@ if __name__ == '__main__':
     torch.set_num_threads(1)
     torch.manual_seed(0)
     globals()[library](name)
-    source = Path(sys.modules['timm_se50'].__file__).parent  # timm has imported it
-    print('ran with', source)
+    assert 'timm_se50' in sys.modules  # timm has imported it

@@ -7,13 +7,12 @@ import pytest
 import timm
 import torch
 from common import peak_bytes
-from helpers import ROUTES, settle_, shake_
+from helpers import settle_, shake_
 from timm.utils import reparameterize_model
 
 import timm_se50  # noqa: F401
 
 pytestmark = pytest.mark.gpu
-LAYOUTS = pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
 SMALL = dict(layers=(1, 1, 1, 1), num_classes=10)
 
 
@@ -50,14 +49,12 @@ def images(device, layout=torch.contiguous_format):
     return x.to(device).contiguous(memory_format=layout)
 
 
-@LAYOUTS
-@pytest.mark.parametrize('benchmark', [False, True], ids=['', 'benchmark'])
-@pytest.mark.parametrize('tf32', [False, True], ids=['', 'tf32'])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize('setting', ['', 'benchmark', 'allow_tf32'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('route', ROUTES)
-def test_step_0(device, exact, weights, monkeypatch, route, dtype, tf32, benchmark, layout):
-    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', tf32)
-    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', benchmark)
+def test_step_0(device, exact, weights, monkeypatch, route, dtype, setting, layout):
+    if setting:
+        monkeypatch.setattr(torch.backends.cudnn, setting, True)
     x = images(device, layout).to(dtype)
     plain, ours = (make(weights, name).to(device, dtype).to(memory_format=layout)
                    for name in ('resnet50', f'se_resnet50_{route}'))

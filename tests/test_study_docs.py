@@ -1,20 +1,30 @@
-"""What docs/study.md and README state as the study's figures, counted anew from the runs that were filed."""
+"""What pages, README and cards state as the study's figures, counted anew from the runs that were filed."""
 import json
 import re
 import shutil
 from pathlib import Path
 from statistics import mean, stdev
 
+import pytest
 import study
 from studies.earned import difference, write_report
 from studies.record import Record, measure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
+README = (ROOT / 'README.md').read_text()
 PAGE = (ROOT / 'docs' / 'study.md').read_text()
 SAID = ' '.join(PAGE.split())
 TASKS = {'solar': 'solar cells', 'fashion': 'Fashion-MNIST', 'digits': 'digits'}
 ARMS = {'se': 'as it comes', 'se_fast': 'learning rate 10 times', 'pre': "position 'pre'"}
+
+
+def with_error(found, places=2, sign='+'):
+    return f'{found[0]:{sign}.{places}f} ± {found[1]:.{places}f}'
+
+
+def spread(values, places=1):
+    return with_error((mean(values), stdev(values)), places, '')
 
 
 def comparisons():
@@ -28,17 +38,22 @@ def comparisons():
                     for name in ('plain', 'plain_longer', arm))
 
 
+def start_arms():
+    """The start's runs by arm: plain, SE by this plugin, random gates, SE after each convolution."""
+    record = Record(RESULTS / 'start' / 'study' / 'fashion.json')
+    return [[*record.seeds('sgd', arm).values()] for arm in record.arms('sgd')]
+
+
 def test_table_is_the_records():
     expected = []
-    for task, optimizer, arm, plain, longer, se in comparisons():
-        assert [len(values) for values in (plain, longer, se)] == [5, 5, 5]
-        scores = [f'{mean(values.values()):.2f} ± {stdev(values.values()):.2f}' for values in (plain, longer, se)]
-        gains = ['{:+.2f} ± {:.2f}'.format(*difference(se, base)) for base in (plain, longer)]
-        expected.append([TASKS[task], optimizer, ARMS[arm], *scores, *gains])
+    for task, optimizer, arm, *scores in comparisons():
+        gains = [difference(scores[2], base) for base in scores[:2]]
+        assert [len(values) for values in scores] == [5, 5, 5]
+        expected.append([
+            TASKS[task], optimizer, ARMS[arm], *(spread(values.values(), 2) for values in scores),
+            *(f'**{with_error(g)}**' if abs(g[0]) > 2 * g[1] else with_error(g) for g in gains)])
     rows = re.findall(r'^\| (.*) \|$', PAGE.partition('## How')[0], re.MULTILINE)[2:]
-    assert [row.replace('*', '').split(' | ') for row in rows] == expected
-    assert re.findall(r'\*\*(.*?)\*\*', ''.join(rows)) == [
-        gain for row in expected for gain in row[-2:] if abs(float(gain.split()[0])) > 2 * float(gain.split()[-1])]
+    assert [row.split(' | ') for row in rows] == expected
 
 
 def test_report_is_of_the_records(tmp_path):
@@ -72,14 +87,35 @@ def test_care_is_of_the_records():
     second = sorted(tried := record.tried('adamw', 'plain_longer'), key=tried.get)[-2]
     for seeds, lr in ((range(5), best['plain_longer']), (range(5, 10), second)):
         gain = difference(tested('se', best['se'], seeds), tested('plain_longer', lr, seeds))
-        assert '{:+.2f} ± {:.2f}'.format(*gain) in SAID
+        assert with_error(gain) in SAID
     assert f'learning rate of {second} ' in SAID
 
 
 def test_readme_says_what_came_out():
-    gains = {f'{abs(gain):.{places}f} ± {error:.{places}f}' for *_, plain, longer, se in comparisons()
+    gains = {with_error((abs(gain), error), places, '') for *_, plain, longer, se in comparisons()
              for gain, error in (difference(se, plain), difference(se, longer)) for places in (1, 2)}
-    said, = (part for part in (ROOT / 'README.md').read_text().split('\n\n') if '](docs/study.md)' in part)
+    said, = (part for part in README.split('\n\n') if '](docs/study.md)' in part)
     found = re.findall(r'[\d.]+ ± [\d.]*\d', said)
     assert found
     assert set(found) <= gains
+
+
+def test_what_is_said_below_readmes_picture():
+    plain, ours, *others = start_arms()
+    said = README.partition('start/study.png)')[2].partition('```')[0]
+    shares = [f'{mean(run["curve"]["0"] for run in runs):.1f}' for runs in (plain, *others)]
+    assert re.findall(r'([\d.]+) %', said) == shares
+    assert [run['curve']['0'] for run in ours] == [run['curve']['0'] for run in plain]
+    loss = difference(*({i: run['test']['accuracy'] for i, run in enumerate(runs)} for runs in (plain, ours)))
+    assert re.findall(r'[\d.]+ ± [\d.]+', said) == [with_error(loss, 1, '')]
+
+
+@pytest.mark.parametrize('route', ['replace', 'patch'])
+def test_the_cards_table(route):
+    """Each row's three figures are those of an arm, in the runs that were filed."""
+    card = (ROOT / 'hub_cards' / f'se_resnet50_{route}.md').read_text()
+    figure = r'\**([\d.]+ ± [\d.]+)\**'
+    rows = re.findall(rf'^\| .*? \| {figure} \| {figure} \| {figure} \|$', card, re.MULTILINE)
+    for row, runs in zip(rows, start_arms(), strict=True):
+        scores = [[run['curve'][step] for run in runs] for step in ('0', '7', '64')]
+        assert list(row) == [spread(values) for values in scores]

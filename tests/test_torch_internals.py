@@ -30,39 +30,14 @@ CAREFUL = {
 ARGUMENTS = {'has_call_hooks': (nn.Identity(), True), 'is_batched': (torch.ones(1),)}
 
 
-class Without:
-    """Stands for a module of PyTorch that lacks a name, in it and in what is in it."""
-
-    def __init__(self, whole, name):
-        self.whole, self.name = whole, name
-
-    def __getattr__(self, name):
-        if name == self.name:
-            raise AttributeError(f'{self.whole} has no attribute {name!r}')
-        value = getattr(self.whole, name)
-        return Without(value, self.name) if is_namespace(value) else value
-
-
-def is_namespace(value):
-    return isinstance(value, (type(torch), type(torch.ops), type(torch.ops.mkldnn)))
-
-
 @pytest.fixture(params=CAREFUL)
 def name(request, monkeypatch):
     """A name that torch_internals.py cannot find any more; PyTorch itself, which needs it too, still does."""
     name = request.param
-    for module in ('torch', 'nn', 'forward_ad'):
-        monkeypatch.setattr(torch_internals, module, Without(getattr(torch_internals, module), name))
-    if name == '_symbolic_trace':  # imported where it is used; the functions in it are what may go
-        from torch.fx import _symbolic_trace
-        for function in ('is_fx_symbolic_tracing', 'is_fx_tracing'):
-            monkeypatch.delattr(_symbolic_trace, function, raising=False)
-    if name in ('_reorder_convolution_weight', '_convolution_pointwise'):  # looked up at import
-        monkeypatch.setattr(torch_internals, name[1:], None)
     monkeypatch.setattr(torch_internals, 'getattr', lambda owner, key, *default: (
         default[0] if key == name else getattr(owner, key, *default)), raising=False)
-    monkeypatch.setattr(torch_internals, 'hasattr', lambda owner, key: (
-        key != name and hasattr(owner, key)), raising=False)
+    for looked_up_at_import in {name, name.removeprefix('_')} & vars(torch_internals).keys():
+        monkeypatch.setattr(torch_internals, looked_up_at_import, None)
     return name
 
 
@@ -101,17 +76,8 @@ def test_all_is_computed_without_it(name):
     not hasattr(nn.modules.module, '_has_any_global_hook'), reason='an old PyTorch: the plain path of memory_efficient')
 def test_all_of_it_is_found_in_this_pytorch():
     """Else the fast paths are lost in silence: a PyTorch that has renamed a name is to be looked at."""
-    module = nn.Conv2d(1, 1, 1)
-    assert not torch_internals.is_transformed()
-    assert not torch_internals.is_recorded()
-    assert not torch_internals.is_compiling()
-    assert torch.compile(lambda x: x * torch_internals.is_compiling(), backend='eager')(torch.ones(2)).all()
-    assert not torch_internals.has_global_hooks()
-    assert not torch_internals.has_function_modes()
-    assert not torch_internals.has_call_hooks(module, backward=True)
-    with torch.autograd.forward_ad.dual_level():
-        assert torch_internals.is_transformed()
-    assert torch.func.vmap(lambda x: x * torch_internals.is_transformed())(torch.ones(2)).all()
+    for name, (function, says) in CAREFUL.items():
+        assert not says or not getattr(torch_internals, function)(*ARGUMENTS.get(function, ())), name
     if torch.backends.mkldnn.is_available():
         assert torch_internals.has_packed_convolution()
     seen = []

@@ -34,28 +34,20 @@ def test_training_learns_and_its_curve_is_the_accuracy():
 def test_the_report_says_so_when_logits_differ():
     results = dict(source='random weights', equal=False, loaded_equal=False, curves={'ours': [(0, 0.5), (9, 0.75)]})
     text = report(results, 'out')
-    assert 'NOT EQUAL' in text
-    assert 'DIFFERENT' in text
-    assert '50.0%' in text
-    assert '75.0%' in text
+    for part in ('NOT EQUAL', 'DIFFERENT', '50.0%', '75.0%'):
+        assert part in text
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(route='copy'), "route='copy': expected 'replace' or 'patch'"),
-    (dict(weights='no-such-file.pth'), "weights='no-such-file.pth': expected a file, or a tag of timm's resnet50: a1_"),
-])
+    (dict(route='copy'), "route='copy'"), (dict(weights='no-such-file.pth'), "weights='no-such-file.pth'.*: a1_")])
 def test_bad_input(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run_demo(tmp_path, **arguments)
 
 
-@pytest.mark.parametrize(('name', 'message'), [
-    ('seresnet50', 'the model is a ResNet-50'), ('resnet34', 'look like a ResNet-34'),
-    ('vit_tiny_patch16_224', 'no ResNet'),
-])
-def test_weights_of_another_network_are_refused(tmp_path, name, message):
-    torch.save(timm.create_model(name).state_dict(), tmp_path / 'weights.pth')
-    with pytest.raises(RuntimeError, match=message):
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(timm.create_model('resnet34').state_dict(), tmp_path / 'weights.pth')
+    with pytest.raises(RuntimeError, match='look like a ResNet-34'):
         run_demo(tmp_path, weights=str(tmp_path / 'weights.pth'))
 
 
@@ -71,6 +63,6 @@ def test_weights_of_a_wrapped_network_are_loaded(tmp_path):
 def test_what_is_not_installed_is_said_before_the_work(missing, tmp_path, monkeypatch):
     for name in [missing, *(name for name in sys.modules if name.startswith(f'{missing}.'))]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(RuntimeError, match=rf"needs scikit-learn and matplotlib .*{missing}.*pip install"):
+    with pytest.raises(RuntimeError, match=rf'{missing}.*pip install'):
         run_demo(tmp_path / 'demo')
     assert not list(tmp_path.iterdir())

@@ -26,13 +26,3 @@ def test_help_ends_with_an_example_that_the_command_takes(name):
     program, command, *arguments = shlex.split(text.strip().splitlines()[-1].partition('Example: ')[2])
     assert (program, command) == ('timm-se50', name)
     main.commands[name].make_context(name, arguments)
-
-
-def test_completion():
-    """click's own, by the environment variable that docs/command_line.md names."""
-    def complete(words, current):
-        env = {'_TIMM_SE50_COMPLETE': 'zsh_complete', 'COMP_WORDS': words, 'COMP_CWORD': str(current)}
-        return CliRunner().invoke(main, env=env, prog_name='timm-se50').stdout.split('\n')[1::3]
-
-    assert {'convert', 'gates', 'info'} <= set(complete('timm-se50 ', 1))
-    assert complete('timm-se50 convert --route ', 3) == ['replace', 'patch']

@@ -1,9 +1,25 @@
-"""The benchmarks' loop and engines: the figures are the clock's, and what runs is the model."""
-
+"""What the benchmarks measure with: their loop, engines and precision, against cases with a known answer."""
+import detection
 import pytest
 import timm
 import torch
 from timing import interleave, make_run, median_ratio
+from torch import tensor
+
+BOXES = tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+TARGETS = [dict(boxes=BOXES), dict(boxes=BOXES[:1])]
+
+
+@pytest.mark.parametrize(('first', 'scores', 'second', 'expected'), [
+    (BOXES, [0.9, 0.8], BOXES[:1], 1.0),
+    (BOXES[:1], [0.9], BOXES[:1], 2 / 3),  # one is not found
+    (BOXES[[0, 0, 1]], [0.9, 0.8, 0.7], BOXES[:1], (1 + 2 / 3 + 3 / 4) / 3),  # one is found twice
+    (BOXES, [0.9, 0.8], BOXES[1:], 2 / 3),  # the last and least sure is wrong
+    (BOXES + 8, [0.9, 0.8], BOXES[:0], 0.0),  # beside them
+])
+def test_average_precision(first, scores, second, expected):
+    found = [dict(boxes=first, scores=tensor(scores)), dict(boxes=second, scores=tensor([0.6] * len(second)))]
+    assert detection.average_precision(found, TARGETS) == pytest.approx(expected)
 
 
 def test_interleaved_by_a_clock_that_is_known():

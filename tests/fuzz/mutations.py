@@ -14,8 +14,8 @@ _POSITIONS = st.one_of(st.integers(0, 200), st.integers(0, 12_000), st.integers(
 _BYTES = st.one_of(
     st.binary(max_size=9), st.sampled_from([b'\0' * 8, b'\xff' * 8, b'{', b'}', b'"', b'\xc3\x28', b'-1']))
 # What is put at a position, and how many bytes go for it: as many, none, some or all that follow
-_CHANGES = st.lists(st.tuples(
-    _POSITIONS, _BYTES, st.one_of(st.none(), st.just(0), st.integers(0, 300), st.just(1 << 22))), min_size=1, max_size=3)
+_LENGTHS = st.one_of(st.none(), st.just(0), st.integers(0, 300), st.just(1 << 22))
+_CHANGES = st.lists(st.tuples(_POSITIONS, _BYTES, _LENGTHS), min_size=1, max_size=3)
 _DEEP = json.loads('[' * 200 + ']' * 200)
 _VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 9), st.floats(), st.text(max_size=5),

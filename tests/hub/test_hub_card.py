@@ -127,7 +127,7 @@ def test_snippets_are_for_who_reads_them():
 
 
 def test_a_card_that_the_hub_would_not_take_is_refused_before_anything_is_sent(server, model):
-    with pytest.raises(ValueError, match='(?s)Invalid metadata in README.md.*"license" must be one of'):
+    with pytest.raises(ValueError, match=r'(?s)Invalid metadata in README\.md.*"license" must be one of'):
         push_to_hub(model, 'ann/bad', card=CardConfig(license='my own'))
     assert server.repos['ann/bad'].messages == ['initial']
 

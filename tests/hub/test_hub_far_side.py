@@ -136,9 +136,10 @@ def test_offline_a_file_under_a_wrong_hash_stays_and_is_not_loaded(server, weigh
     other = entry.resolve().rename(entry.resolve().with_name('f' * 64))
     entry.unlink()
     entry.symlink_to(other)
-    with monkeypatch.context() as offline, pytest.raises(OSError, match='model.safetensors of ann/model is damaged'):
+    with monkeypatch.context() as offline:
         offline.setattr(constants, 'HF_HUB_OFFLINE', True)
-        pull_from_hub('ann/model')
+        with pytest.raises(OSError, match=r'model\.safetensors of ann/model is damaged'):
+            pull_from_hub('ann/model')
     assert other.exists()
     assert changed(pull_from_hub('ann/model'), weights) == []
 
@@ -164,7 +165,7 @@ def test_a_pickle_is_refused_and_not_even_downloaded(server):
     server.repos['ann/pickled'] = Repo()
     server.repos['ann/pickled'].commit(
         {'config.json': server.repos['ann/model'].files['config.json'], 'pytorch_model.bin': b'\x80\x04.'})
-    with pytest.raises(ValueError, match='ann/pickled has no model.safetensors; .* Pickled'):
+    with pytest.raises(ValueError, match=r'ann/pickled has no model\.safetensors; .* Pickled'):
         pull_from_hub('ann/pickled')
     assert server.requests('head', 'get') == (0, 0)
 

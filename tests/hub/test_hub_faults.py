@@ -32,6 +32,14 @@ EITHER = {
 }
 
 
+def attempt(call, *args):
+    """What a call gives, or its error if that is of one of the two kinds that are promised."""
+    try:
+        return call(*args)
+    except (OSError, ValueError) as e:
+        return e
+
+
 def check_cache(cache):
     """No bytes in the cache under a hash that is not theirs, which another program would load."""
     blobs = [blob for blob in cache.rglob('blobs/*') if '.' not in blob.name]
@@ -41,14 +49,12 @@ def check_cache(cache):
 @pytest.mark.parametrize('case', [*OVERCOME, *EITHER])
 def test_a_fault_at_a_pull(case, server, weights, cache):
     server.faults = [OVERCOME.get(case) or EITHER[case]]
-    try:
-        model = pull_from_hub('ann/model')
-    except OSError as e:
-        assert case in EITHER
-        assert re.search(r'(model\.safetensors|config\.json) of ann/model', str(e))
-        check_cache(cache)
-        model = pull_from_hub('ann/model')
+    model = attempt(pull_from_hub, 'ann/model')
     check_cache(cache)
+    if isinstance(model, OSError):
+        assert case in EITHER
+        assert re.search(r'(model\.safetensors|config\.json) of ann/model', str(model))
+        model = pull_from_hub('ann/model')
     assert changed(model, weights) == []
 
 
@@ -62,7 +68,7 @@ REFUSED = {
     'busy': (Fault('info', 'status', -1), r'503 .*http://127\S+/api/models/ann/model.*\(ann/model\)'),
     'private': (Fault('info', 'status', -1, 401, 'RepoNotFound'), r'Repository Not Found .*\(ann/model; log in with'),
     'expired token': (Fault('info', 'status', -1, 401), r'401 .*\(ann/model; log in with `hf auth login`'),
-    'gated': (Fault('head', 'status', -1, 403, 'GatedRepo'), r'Cannot access gated repo .*\(config.json of ann/model\)'),
+    'gated': (Fault('head', 'status', -1, 403, 'GatedRepo'), r'gated repo .*\(config\.json of ann/model\)'),
 }
 
 
@@ -92,7 +98,7 @@ def test_what_is_not_there_is_named(repo, error, said, server):
 
 def test_the_hub_out_of_reach(server, monkeypatch):
     monkeypatch.setattr(constants, 'ENDPOINT', 'http://127.0.0.1:9')
-    with pytest.raises(ConnectionError, match='ann/model: no .* came from http://127.0.0.1:9 .*Check the network'):
+    with pytest.raises(ConnectionError, match=r'ann/model: no .* came from http://127\.0\.0\.1:9 .*Check the network'):
         pull_from_hub('ann/model')
 
 
@@ -154,11 +160,10 @@ PUSH_FAULTS = {
 @pytest.mark.parametrize('case', PUSH_FAULTS)
 def test_a_fault_at_a_push(case, server, model):
     server.faults = [PUSH_FAULTS[case]]
-    try:
-        push_to_hub(model, 'ann/new')
-    except (OSError, ValueError) as e:
-        assert re.search('ann/new|LFS', str(e))
-        assert TOKEN not in str(e)
+    error = attempt(push_to_hub, model, 'ann/new')
+    if isinstance(error, Exception):
+        assert re.search('ann/new|LFS', str(error))
+        assert TOKEN not in str(error)
         push_to_hub(model, 'ann/new')
     repo = server.repos['ann/new']
     assert len(repo.messages) == 2  # one commit, also where only the answer got lost

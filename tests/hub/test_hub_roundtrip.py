@@ -82,7 +82,7 @@ def test_branch_pull_request_private_and_dry_run(server, model, monkeypatch):
     assert pull_request.url == f'{server.url}/ann/model/discussions/1'
     with pytest.raises(ValueError, match='ann/model is public, and private=True was asked for; nothing was sent'):
         push_to_hub(model, 'ann/model', private=True)
-    with pytest.raises(OSError, match='(?s)Revision Not Found .*/revision/x'):
+    with pytest.raises(OSError, match=r'(?s)Revision Not Found .*/revision/x'):
         push_to_hub(model, 'ann/model', revision='x')
     monkeypatch.delenv('HF_TOKEN')
     for token in (False, None):

@@ -7,7 +7,6 @@ import torch
 from helpers import NARROW, ROUTES, shake_
 from timm.models.resnet import Bottleneck
 
-import timm_se50
 from timm_se50 import SEBottleneck, SEConfig, SEModule
 
 CONFIGS = [SEConfig(), SEConfig(reduction=(4, 8), stages=(2, 4))]
@@ -92,8 +91,3 @@ def test_block_hooks_of_every_kind_still_fire(insert_, plain, images):
     copied = copy.deepcopy(plain)
     copied.load_state_dict(weights)
     assert given == [plain.layer2[0], copied.layer2[0]]  # with one route the block is another than it was
-
-
-@pytest.mark.parametrize('name', timm_se50.__all__)
-def test_public_names_are_documented(name):
-    assert getattr(timm_se50, name).__doc__

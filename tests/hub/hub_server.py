@@ -23,8 +23,7 @@ class Fault:
     """What goes wrong, for the next `times` requests to `route` whose path matches `path`; for ever with -1.
 
     'status' answers with `status` and the Hub's error `code`, 'answer' with `body`; 'flip' changes one bit of the body,
-    'short' states and sends half of it, 'cut' states all and sends half; 'lost' does what was asked for and answers
-    nothing.
+    'cut' sends half of it; 'lost' does what was asked for and answers nothing.
     """
     route: str
     kind: str
@@ -128,8 +127,6 @@ class Handler(HubApi, BaseHTTPRequestHandler):
         half = len(body) // 2
         if kind == 'flip' and status < 300:
             body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1:]
-        if kind == 'short':
-            body = body[:half]
         self.send_response(status)
         extra = self.server.headers if 'ETag' in headers else {}
         for key, value in ({'Content-Length': str(len(body))} | headers | extra).items():

@@ -16,9 +16,10 @@ def run(*args):
 
 
 def test_push_and_pull_a_folder(server, local, tmp_path):
-    code, output = run('push', local, 'ann/cli', '--message', 'From the shell', '-q')
+    code, output = run('push', local, 'ann/cli', '--private', '--message', 'From the shell', '-q')
     assert code == 0, output
     repo = server.repos['ann/cli']
+    assert repo.private
     url, warning = output.splitlines()
     assert url == f'{server.url}/ann/cli/commit/{repo.refs["main"]}'
     assert f'{local}/README.md was not sent' in warning
@@ -47,12 +48,6 @@ def test_dry_run_of_a_checkpoint_of_train_py(server, tmp_path):
     assert '- **Classes:** 5' in output
     assert 'base_model' not in output
     assert server.log == []
-
-
-def test_private(server, local):
-    code, output = run('push', local, 'ann/cli-private', '--private', '-q')
-    assert code == 0, output
-    assert server.repos['ann/cli-private'].private
 
 
 def test_info_of_a_hub_id(server, local):

@@ -27,7 +27,6 @@ OVERCOME = {
 EITHER = {
     'weights cut': Fault('get_lfs', 'cut'),
     'weights 503': Fault('get_lfs', 'status'),
-    'weights too short': Fault('get_lfs', 'short'),
     'config 503': Fault('get', 'status', path='config.json'),
 }
 

@@ -27,9 +27,6 @@ LICENSES = {'apache-2.0', 'mit', 'bsd-3-clause', 'cc-by-nc-4.0', 'cc-by-4.0', 'o
 class HubError(Exception):
     """An answer other than success: status, message and the Hub's X-Error-Code."""
 
-    def __init__(self, status: int, message: str, code: str = ''):
-        super().__init__(status, message, code)
-
 
 def is_large(path: str) -> bool:
     """Whether a file is stored apart, under its sha256."""
@@ -125,11 +122,11 @@ class HubApi:
         repo, parent = self.find(id, rev)
         head, *operations = (json.loads(line)['value'] for line in body.splitlines())
         if head.get('parentCommit', parent) != parent:
-            raise HubError(412, 'A commit has happened since. Please refresh and try again.')
+            raise HubError(412, 'A commit has happened since. Please refresh and try again.', '')
         files = dict(repo.commits[parent])
         for op in operations:
-            content = self.server.large_files[op['oid']] if 'oid' in op else base64.b64decode(op['content'])
-            files[op['path']] = content
+            large = self.server.large_files.get(op.get('oid'))
+            files[op['path']] = base64.b64decode(op['content']) if large is None else large
         pull_request = 'create_pr' in self.query
         sha = repo.commit(files, head['summary'], 'refs/pr/1' if pull_request else rev)
         return 200, {'success': True, 'commitOid': sha, 'commitUrl': f'{self.server.url}/{id}/commit/{sha}',

@@ -105,7 +105,7 @@ class Handler(HubApi, BaseHTTPRequestHandler):
                 if kind == 'answer':
                     return self.send(200, fault.body)
                 if route == 'unknown':
-                    raise HubError(404, f'no such page: {self.path}')
+                    raise HubError(404, f'no such page: {self.path}', '')
                 parts = {k: unquote(v) for k, v in matches[route].groupdict().items() if v}
                 answer = getattr(self, f'on_{route}')(body, **parts)
             except HubError as e:

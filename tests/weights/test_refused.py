@@ -80,11 +80,6 @@ def test_another_network(refuses, name):
     refuses(weights_of(name), *OTHER_NETWORKS[name], 'the model is an SE-ResNet-50')
 
 
-def test_another_network_with_other_classes(refuses):
-    """That it is another network is what matters, although its classifier does not fit either."""
-    refuses(weights_of('resnet101', num_classes=10), *OTHER_NETWORKS['resnet101'], 'the model is an SE-ResNet-50')
-
-
 @pytest.mark.parametrize('fault', FAULTS)
 def test_one_entry_wrong(refuses, plain50_weights, fault):
     key, value, message = FAULTS[fault]

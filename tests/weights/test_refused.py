@@ -95,19 +95,25 @@ def test_one_tensor_that_cannot_be_loaded(refuses, plain50_weights, key):
         refuses(edited(plain50_weights, key, value), repr(key), f'is {kind}; expected a dense tensor')
 
 
-def test_two_keys_that_are_one_weight(refuses, plain50_weights):
-    weights = plain50_weights | {'model.conv1.weight': plain50_weights['conv1.weight'] + 1}
-    refuses(weights, "'conv1.weight' and 'model.conv1.weight' are both 'conv1.weight'")
+WHOLE = {
+    'two keys for one': (
+        lambda w: w | {'model.conv1.weight': w['conv1.weight'] + 1}, "'model.conv1.weight' are both 'conv1.weight'"),
+    'a key that is no string': (lambda w: {**w, 5: torch.zeros(3)}, '5 is a key of type int'),
+    'an fc1 of no rows': (
+        lambda w: edited(weights_of('se_resnet50_patch'), 'layer1.0.se_standard.fc1.weight', torch.zeros(0, 256, 1, 1)),
+        "'layer1.0.se_standard.fc1.weight' has shape (0, 256, 1, 1), expected (16, 256"),
+    'one SE entry missing': (lambda w: edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None),
+                             "'layer2.1.se_standard.fc1.weight' is missing"),
+    'empty': (lambda w: {}, "'conv1.weight' is missing. The weights look like an empty file"),
+    'a checkpoint': (lambda w: {'state_dict': w, 'epoch': 1}, "'state_dict' holds a OrderedDict"),
+    'an optimizer': (lambda w: {'state': {}, 'param_groups': []}, "not a tensor: this is an optimizer's state"),
+}
 
 
-def test_a_key_that_is_no_string(refuses, plain50_weights):
-    refuses({**plain50_weights, 5: torch.zeros(3)}, '5 is a key of type int')
-
-
-def test_an_fc1_of_no_rows(refuses):
-    weights = weights_of('se_resnet50_replace')
-    key = 'layer1.0.se_standard.fc1.weight'
-    refuses(edited(weights, key, torch.zeros(0, 256, 1, 1)), repr(key), 'has shape (0, 256, 1, 1), expected (16, 256')
+@pytest.mark.parametrize('case', WHOLE)
+def test_what_is_no_state_dict_of_a_resnet50(refuses, plain50_weights, case):
+    make, message = WHOLE[case]
+    refuses(make(plain50_weights), message)
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
@@ -119,23 +125,6 @@ def test_an_fc1_of_no_rows(refuses):
 ], ids=str)
 def test_weights_at_other_settings(refuses, settings, message):
     refuses(weights_of('se_resnet50_replace', **settings), message)
-
-
-def test_one_se_entry_missing(refuses):
-    weights = edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None)
-    refuses(weights, "'layer2.1.se_standard.fc1.weight' is missing")
-
-
-def test_an_empty_dict(refuses):
-    refuses({}, "'conv1.weight' is missing", 'an empty file')
-
-
-def test_a_dict_of_dicts(refuses, plain50_weights):
-    refuses({'state_dict': plain50_weights, 'epoch': 1}, "'state_dict' holds a OrderedDict", "checkpoint['state_dict']")
-
-
-def test_an_optimizer_only_file(refuses, model):
-    refuses(torch.optim.SGD(model.parameters(), 0.1).state_dict(), "'state' holds a dict", "an optimizer's state")
 
 
 def create_from(path, **kwargs):

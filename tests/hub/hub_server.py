@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_api import ROUTES, HubApi, HubError, Repo
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 TOKEN = 'hf_annwrite'
 
@@ -57,9 +57,11 @@ class HubServer(ThreadingHTTPServer):
         """Have huggingface_hub, which reads its settings when it is imported, take this for the Hub."""
         monkeypatch.setenv('HF_TOKEN', TOKEN)
         monkeypatch.setenv('NO_PROXY', '*')
-        settings = {
-            'ENDPOINT': self.url, 'HUGGINGFACE_CO_URL_TEMPLATE': self.url + '/{repo_id}/resolve/{revision}/{filename}',
-            'HF_HUB_CACHE': str(cache), 'HF_TOKEN_PATH': str(cache / 'token'), 'HF_HUB_DISABLE_XET': True}
+        for module in (constants, file_download):  # the latter has a copy of the template before 1.0
+            template = self.url + '/{repo_id}/resolve/{revision}/{filename}'
+            monkeypatch.setattr(module, 'HUGGINGFACE_CO_URL_TEMPLATE', template, raising=False)
+        settings = {'ENDPOINT': self.url, 'HF_HUB_CACHE': str(cache), 'HF_TOKEN_PATH': str(cache / 'token'),
+                    'HF_HUB_DISABLE_XET': True}
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
         warnings.filterwarnings('ignore', "Use 'content=", DeprecationWarning)  # httpx, of what the client does

@@ -137,9 +137,10 @@ def test_the_module_by_itself_is_the_papers():
     assert not torch.equal(first.fc1.weight, timm_se50.SEModule(64).fc1.weight), 'it follows the global seed'
 
 
-def test_block_of_a_paper_module_is_not_mapped(twin):
-    """A user's own module in our place: nothing is put into what is not ours."""
+@pytest.mark.parametrize('module', [nn.Identity(), timm_se50.SEModule(128)], ids=['none', "the paper's"])
+def test_another_module_in_place_of_ours_is_not_mapped(twin, module):
+    """Nothing is put into what is not ours."""
     model = timm.create_model('se_resnet50_patch', num_classes=10, **NARROW)
-    model.layer1[0].se_standard = nn.Identity()
+    model.layer1[0].se_standard = module
     with pytest.raises(RuntimeError, match=r"'layer1\.0\.se\.fc1\.\w+' is no key of the model"):
         map_resnet_weights(twin.state_dict(), model)

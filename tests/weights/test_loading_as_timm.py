@@ -62,8 +62,9 @@ def test_an_averaged_model(model, plain, images):
 
 def test_in_activation_checkpointing(model, plain, plain_weights, images):
     apply_activation_checkpointing(model, check_fn=lambda m: isinstance(m, SEBottleneck))
-    model.load_state_dict(plain_weights)
-    assert torch.equal(model(images), plain(images))
+    for weights in (plain_weights, map_resnet_weights(plain_weights, model)):
+        model.load_state_dict(weights)
+        assert torch.equal(model(images), plain(images))
 
 
 def test_completed_by_torch(model, plain, plain_weights, images):

@@ -60,9 +60,13 @@ def test_live_model_that_an_optimizer_holds(insert_, plain50, images):
 
 @pytest.mark.parametrize('name', [f'se_resnet50_{route}' for route in ROUTES])
 def test_without_weights_it_is_an_ordinary_random_init(name):
-    """As timm initialises its resnet50, a zero last norm among it; SE is neutral, its fc1 as in timm's seresnet50."""
+    """As timm initialises its resnet50, a zero last norm among it; SE is neutral, its fc1 as in timm's seresnet50.
+
+    The order is that one's too, which an optimizer's state goes by.
+    """
     model, twin = timm.create_model(name), timm.create_model('seresnet50')
     theirs = dict(twin.named_parameters())
+    assert [key.replace('se_standard', 'se') for key, _ in model.named_parameters()] == list(theirs)
     for key, value in model.named_parameters():
         if '.fc1.weight' in key:
             # a standard deviation of 4096 values or more is known to 1 / sqrt(2 * 4096), 1.1 %: 5 sigma

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from helpers import INSERT, NARROW, changed, settle_, shake_
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models._manipulate import reinit_non_persistent_buffers
 from timm.optim import create_optimizer_v2
 from torch import nn
@@ -121,29 +121,28 @@ def test_reinit_non_persistent_buffers_leaves_trained_se(route, tmp_path):
 
 
 @pytest.mark.ecosystem
-@pytest.mark.parametrize('copied', [False, True])
-def test_reinit_after_transformers_and_accelerate(route, tmp_path, copied):
+def test_reinit_after_transformers_and_accelerate(route, tmp_path):
     transformers, accelerate = pytest.importorskip('transformers'), pytest.importorskip('accelerate')
     model = trained(route, tmp_path)
     wrapper = transformers.TimmWrapperForImageClassification.from_pretrained(tmp_path)
     with accelerate.init_empty_weights():
         empty = timm.create_model(f'se_resnet50_{route}', num_classes=10, **NARROW)
     accelerate.load_checkpoint_and_dispatch(empty, str(tmp_path / 'model.safetensors'), device_map={'': 'cpu'})
-    for loaded in (wrapper.timm_model, empty):
-        loaded = copy.deepcopy(loaded) if copied else loaded
+    for loaded in (copy.deepcopy(wrapper.timm_model), copy.deepcopy(empty), wrapper.timm_model, empty):
         reinit_non_persistent_buffers(loaded)
         assert changed(loaded, model.state_dict()) == []
 
 
 @pytest.mark.ecosystem
-def test_transformers_on_plain_weights_then_trained(route, plain_file, tmp_path):
-    """What transformers itself has had drawn is no longer fresh once it is trained."""
+@pytest.mark.parametrize('auto', ['TimmWrapperForImageClassification', 'TimmWrapperModel'])
+def test_transformers_on_plain_weights(route, plain, plain_file, images, tmp_path, auto):
+    """It gives what a file lacks random weights. What it has had drawn is no longer fresh once it is trained."""
     transformers = pytest.importorskip('transformers')
     timm_se50.save_checkpoint(timm.create_model(f'se_resnet50_{route}', **NARROW), tmp_path)
-    (tmp_path / 'model.safetensors').unlink()
-    save_file(timm.models.load_state_dict(str(plain_file)), tmp_path / 'model.safetensors', {'format': 'pt'})
-    model = transformers.TimmWrapperForImageClassification.from_pretrained(tmp_path).timm_model
+    save_file(load_file(plain_file), tmp_path / 'model.safetensors', {'format': 'pt'})
+    model = getattr(transformers, auto).from_pretrained(tmp_path).timm_model.eval()
     assert_neutral(model)
+    assert torch.equal(model.forward_features(images), plain.forward_features(images))
     before = copy.deepcopy(shake_(model).state_dict())
     reinit_non_persistent_buffers(model)
     assert changed(model, before) == []

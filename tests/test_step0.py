@@ -1,5 +1,4 @@
 """With a plain ResNet-50's weights, the model computes what that ResNet-50 computes, bit for bit."""
-import contextlib
 import copy
 
 import pytest
@@ -34,49 +33,24 @@ def test_every_setting(create50, route, plain50, images, settings):
     assert_same_step(create50(route, **settings), plain50, images)
 
 
-@pytest.mark.parametrize(('dtype', 'memory_format', 'route'), by_turns(
-    [torch.float32, torch.float64, torch.bfloat16], [torch.contiguous_format, torch.channels_last]), ids=str)
-def test_every_dtype_and_memory_format(create50, route, plain50, images, dtype, memory_format):
-    def place(m):
-        return m.to(dtype=dtype).to(memory_format=memory_format)
-    assert_same_step(place(create50(route)), place(plain50), place(images))
-
-
 def test_created_in_bfloat16(create50, route, plain50, images):
     assert_same_step(create50(route, dtype=torch.bfloat16), plain50.bfloat16(), images.bfloat16())
 
 
-def test_autocast(create50, route, plain50, images):
-    with torch.autocast('cpu', torch.bfloat16):
-        assert_same_step(create50(route), plain50, images)
-
-
-@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode, contextlib.nullcontext])
-def test_gradient_modes(create50, plain50, images, mode):
-    with mode():
-        assert torch.equal(create50('patch')(images), plain50(images))
-
-
-def test_live_model_that_an_optimizer_and_a_hook_hold(insert_, plain50, images):
-    """The surgery keeps the very parameters, so the optimizer goes on, and the block's hook still fires."""
+def test_live_model_that_an_optimizer_holds(insert_, plain50, images):
+    """The surgery keeps the very parameters, so the optimizer goes on."""
     reference = copy.deepcopy(plain50)
     optimizer = torch.optim.SGD(plain50.parameters(), lr=0.1, momentum=0.9)
     plain50.train()(images).sum().backward()
     reference.train()(images).sum().backward()
     before = dict(plain50.named_parameters())
     gradients = {k: p.grad for k, p in before.items()}
-    seen = []
-    handle = plain50.layer3[1].register_forward_hook(lambda module, args, output: seen.append(output))
 
     assert insert_(plain50, SEConfig()) is plain50
 
     after = dict(plain50.named_parameters())
     assert all(after[k] is p and after[k].grad is gradients[k] for k, p in before.items())
     assert_same_step(plain50, reference, images)
-    assert len(seen) == 2
-    handle.remove()
-    plain50(images)
-    assert len(seen) == 2, 'the handle no longer removes the hook'
 
     weight = plain50.layer1[0].conv1.weight.clone()
     optimizer.add_param_group(dict(params=se_parameters(plain50)))
@@ -84,18 +58,15 @@ def test_live_model_that_an_optimizer_and_a_hook_hold(insert_, plain50, images):
     assert not torch.equal(plain50.layer1[0].conv1.weight, weight)
 
 
-def test_both_ways_give_one_network(create50, insert_, route, plain50):
-    """Surgery on a live model and a mapped checkpoint."""
-    mapped, live = create50(route).state_dict(), insert_(plain50, SEConfig()).state_dict()
-    assert list(mapped) == list(live)
-    assert all(torch.equal(v, live[k]) for k, v in mapped.items())
-
-
 @pytest.mark.parametrize('name', [f'se_resnet50_{route}' for route in ROUTES])
 def test_without_weights_it_is_an_ordinary_random_init(name):
-    """As timm initialises its resnet50, a zero last norm among it; SE is neutral, its fc1 as in timm's seresnet50."""
+    """As timm initialises its resnet50, a zero last norm among it; SE is neutral, its fc1 as in timm's seresnet50.
+
+    The order is that one's too, which an optimizer's state goes by.
+    """
     model, twin = timm.create_model(name), timm.create_model('seresnet50')
     theirs = dict(twin.named_parameters())
+    assert [key.replace('se_standard', 'se') for key, _ in model.named_parameters()] == list(theirs)
     for key, value in model.named_parameters():
         if '.fc1.weight' in key:
             # a standard deviation of 4096 values or more is known to 1 / sqrt(2 * 4096), 1.1 %: 5 sigma

@@ -6,10 +6,8 @@ import timm
 import torch
 from helpers import NARROW
 from timm.layers import BlurPool2d
-from timm.models import checkpoint_seq, group_parameters, load_state_dict
+from timm.models import checkpoint_seq, group_parameters
 from torch import nn
-
-from timm_se50 import map_resnet_weights
 
 ARGUMENTS = [
     dict(num_classes=0),
@@ -66,12 +64,6 @@ def test_forward_intermediates(create, route, plain, images):
     assert all(map(torch.equal, ours[1], theirs[1]))
 
 
-def test_on_meta_and_in_half_precision(route):
-    model = timm.create_model(f'se_resnet50_{route}', device='meta', dtype=torch.bfloat16)
-    assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {'meta'}
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-
-
 def test_gradient_checkpointing(create, route, images):
     """Same logits and gradients; BatchNorm is frozen, for it would count the recomputed forward as a second step."""
     plain = create(route)
@@ -105,12 +97,3 @@ def test_group_matcher_puts_se_with_its_block(route):
     for key in groups:
         if '.se_standard.' in key:
             assert groups[key] == groups[key.partition('.se_standard.')[0] + '.conv3.weight']
-
-
-def test_the_filter_is_timms_signature(plain_file, route, plain, images):
-    """Usable in timm's own `load_checkpoint(model, file, filter_fn=map_resnet_weights)`."""
-    model = timm.create_model(f'se_resnet50_{route}', **NARROW).eval()
-    timm.models.load_checkpoint(model, str(plain_file), filter_fn=map_resnet_weights)
-    assert torch.equal(model(images), plain(images))
-    mapped = map_resnet_weights(load_state_dict(str(plain_file)), model)
-    assert mapped.keys() == model.state_dict().keys()

@@ -1,11 +1,11 @@
-"""The requests of huggingface_hub and how the Hub answers them: routes, and what each does: (status, body, headers)."""
+"""What a Hub stores, in memory, and how it answers the requests of huggingface_hub: (status, body, headers)."""
 import base64
+import hashlib
 import json
 import re
-from hashlib import sha256
+from dataclasses import dataclass, field
 
 import yaml
-from hub_repos import File, HubError
 
 ID = r'(?P<id>[\w.-]+/[\w.-]+)'
 ROUTES = {  # name -> (method, path)
@@ -16,100 +16,146 @@ ROUTES = {  # name -> (method, path)
     'preupload': ('POST', rf'/api/models/{ID}/preupload/(?P<rev>[^/]+)'),
     'commit': ('POST', rf'/api/models/{ID}/commit/(?P<rev>[^/]+)'),
     'batch': ('POST', rf'/{ID}\.git/info/lfs/objects/batch'),
-    'put': ('PUT', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
-    'get_lfs': ('GET', rf'/lfs/{ID}/(?P<sha>\w{{64}})'),
+    'put': ('PUT', r'/lfs/(?P<sha>\w{64})'),
+    'get_lfs': ('GET', r'/lfs/(?P<sha>\w{64})'),
     'head': ('HEAD', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)'),
     'get': ('GET', rf'/{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)'),
 }
 LICENSES = {'apache-2.0', 'mit', 'bsd-3-clause', 'cc-by-nc-4.0', 'cc-by-4.0', 'other', 'unknown'}
 
 
+class HubError(Exception):
+    """An answer other than success: status, message and the Hub's X-Error-Code."""
+
+
+def is_large(path: str) -> bool:
+    """Whether a file is stored apart, under its sha256."""
+    return path.endswith('.safetensors')
+
+
+def sibling(path: str, content: bytes) -> dict:
+    """What a Hub states of a file."""
+    info = {'rfilename': path, 'size': len(content)}
+    if is_large(path):
+        sha = hashlib.sha256(content).hexdigest()
+        pointer = b'version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize %d\n' % (sha.encode(), len(content))
+        info['lfs'] = {'sha256': sha, 'size': len(content), 'pointerSize': len(pointer)}
+        content = pointer
+    return info | {'blobId': hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()}
+
+
+@dataclass
+class Repo:
+    private: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # the files of each, by its hash
+    messages: list[str] = field(default_factory=list)
+    refs: dict[str, str] = field(default_factory=dict)  # branches, and refs/pr/N
+
+    def __post_init__(self):
+        self.commit({'.gitattributes': b'*.safetensors filter=lfs diff=lfs merge=lfs -text\n'}, 'initial')
+
+    def commit(self, files: dict[str, bytes], message: str = 'add', ref: str = 'main') -> str:
+        """Commit these and no other files."""
+        sha = hashlib.sha1(repr((len(self.commits), message)).encode()).hexdigest()
+        self.commits[sha] = files
+        self.messages.append(message)
+        self.refs[ref] = sha
+        return sha
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[self.refs['main']]
+
+
 class HubApi:
-    """What each route of `ROUTES` does; it has an `owner`, the HubServer, a `token` and a `query`."""
+    """What each route of `ROUTES` does. It has the `server` and the `query`."""
+
+    def find(self, id: str, rev: str = 'main') -> tuple[Repo, str]:
+        """A repo and the commit of a revision."""
+        if id not in self.server.repos:
+            raise HubError(404, 'Repository not found', 'RepoNotFound')
+        repo = self.server.repos[id]
+        if rev not in repo.refs and rev not in repo.commits:
+            raise HubError(404, f'Invalid rev id: {rev}', 'RevisionNotFound')
+        return repo, repo.refs.get(rev, rev)
 
     def on_create(self, body):
         args = json.loads(body)
+        repo_id = f'{args.get("organization") or "ann"}/{args["name"]}'
         private = args.get('visibility') == 'private' or bool(args.get('private'))  # clients from 2 on send the former
-        repo = self.owner.hub.create(args['name'], args.get('organization'), private, self.token)
-        return 200, {'url': f'{self.owner.url}/{repo.id}', 'name': repo.id, 'id': repo.id}
+        there = repo_id in self.server.repos
+        self.server.repos.setdefault(repo_id, Repo(private))
+        return (409 if there else 200), {'url': f'{self.server.url}/{repo_id}', 'name': repo_id, 'id': repo_id}
 
     def on_whoami(self, body):
-        user, role = self.owner.hub.user(self.token)
-        return 200, {'name': user, 'type': 'user', 'auth': {'accessToken': {'role': role}}}
+        return 200, {'name': 'ann', 'type': 'user', 'auth': {'accessToken': {'role': 'write'}}}
 
     def on_yaml(self, body):
         errors = card_errors(json.loads(body)['content'])
         return (400 if errors else 200), {'errors': [{'message': e} for e in errors], 'warnings': []}
 
     def on_info(self, body, id, rev='main'):
-        repo = self.owner.hub.repo(id, self.token)
-        sha = repo.resolve(rev)
-        blobs = 'blobs' in self.query
-        siblings = [f.info(p, 'rfilename') if blobs else {'rfilename': p} for p, f in repo.commits[sha].items()]
-        return 200, {'id': id, 'modelId': id, 'sha': sha, 'private': repo.private,
-                     'gated': 'manual' if repo.gated else False, 'siblings': siblings, 'tags': []}
+        repo, sha = self.find(id, rev)
+        siblings = [sibling(*file) for file in repo.commits[sha].items()]
+        return 200, {'id': id, 'sha': sha, 'private': repo.private, 'siblings': siblings, 'tags': []}
 
     def on_preupload(self, body, id, rev):
-        repo = self.owner.hub.writable(id, self.token)
-        files = repo.commits[repo.resolve(rev)]
+        repo, sha = self.find(id, rev)
+        files = {path: sibling(path, content) for path, content in repo.commits[sha].items()}
         return 200, {'files': [{
-            'path': f['path'], 'shouldIgnore': False,
-            'uploadMode': 'lfs' if f['path'].endswith(('.safetensors', '.bin')) else 'regular',
-            'oid': files[f['path']].etag if f['path'] in files else None,
+            'path': f['path'], 'shouldIgnore': False, 'uploadMode': 'lfs' if is_large(f['path']) else 'regular',
+            'oid': stated_hash(files[f['path']]) if f['path'] in files else None,
         } for f in json.loads(body)['files']]}
 
     def on_batch(self, body, id):
-        self.owner.hub.writable(id, self.token)
-        return 200, {'transfer': 'basic', 'objects': [o if o['oid'] in self.owner.hub.lfs else o | {'actions': {
-            'upload': {'href': f'{self.owner.cdn}/lfs/{id}/{o["oid"]}', 'header': {}},
+        self.find(id)
+        return 200, {'transfer': 'basic', 'objects': [o if o['oid'] in self.server.large_files else o | {'actions': {
+            'upload': {'href': f'{self.server.large}/lfs/{o["oid"]}', 'header': {}},
         }} for o in json.loads(body)['objects']]}
 
-    def on_put(self, body, id, sha):
-        if sha256(body).hexdigest() != sha:
-            raise HubError(400, 'BadDigest: the sha256 you specified did not match what was received')
-        self.owner.hub.lfs[sha] = body
+    def on_put(self, body, sha):
+        assert hashlib.sha256(body).hexdigest() == sha
+        self.server.large_files[sha] = body
         return 200, b'', {'ETag': f'"{sha}"'}
 
     def on_commit(self, body, id, rev):
-        pull_request = 'create_pr' in self.query
-        repo = self.owner.hub.writable(id, self.token)
-        head, *operations = (json.loads(line) for line in body.splitlines())
-        parent = repo.resolve(rev)
-        if head['value'].get('parentCommit', parent) != parent and not pull_request:
-            raise HubError(412, 'A commit has happened since. Please refresh and try again.')
+        repo, parent = self.find(id, rev)
+        head, *operations = (json.loads(line)['value'] for line in body.splitlines())
+        if head.get('parentCommit', parent) != parent:
+            raise HubError(412, 'A commit has happened since. Please refresh and try again.', '')
         files = dict(repo.commits[parent])
         for op in operations:
-            value = op['value']
-            if op['key'] == 'file':
-                files[value['path']] = File(base64.b64decode(value['content']))
-            elif op['key'] == 'lfsFile':
-                if value['oid'] not in self.owner.hub.lfs:
-                    raise HubError(400, f'LFS object {value["oid"]} has not been uploaded')
-                files[value['path']] = File(sha256=value['oid'], lfs_size=len(self.owner.hub.lfs[value['oid']]))
-            else:
-                raise AssertionError(op['key'])
-        number = sum(r.startswith('refs/pr/') for r in repo.refs) + 1
-        sha = repo.commit(f'refs/pr/{number}' if pull_request else rev, files, head['value']['summary'])
-        return 200, {'success': True, 'commitOid': sha, 'commitUrl': f'{self.owner.url}/{id}/commit/{sha}',
-                     'pullRequestUrl': f'{self.owner.url}/{id}/discussions/{number}' if pull_request else None}
+            large = self.server.large_files.get(op.get('oid'))
+            files[op['path']] = base64.b64decode(op['content']) if large is None else large
+        pull_request = 'create_pr' in self.query
+        sha = repo.commit(files, head['summary'], 'refs/pr/1' if pull_request else rev)
+        return 200, {'success': True, 'commitOid': sha, 'commitUrl': f'{self.server.url}/{id}/commit/{sha}',
+                     'pullRequestUrl': f'{self.server.url}/{id}/discussions/1' if pull_request else None}
 
     def on_head(self, body, id, rev, path):
-        repo = self.owner.hub.readable(id, self.token)
-        sha = repo.resolve(rev)
+        repo, sha = self.find(id, rev)
         if path not in repo.commits[sha]:
             raise HubError(404, f'Entry not found: {path}', 'EntryNotFound')
-        file = repo.commits[sha][path]
-        headers = {'X-Repo-Commit': sha}
-        if file.sha256:
+        content = repo.commits[sha][path]
+        file = sibling(path, content)
+        headers = {'X-Repo-Commit': sha, 'ETag': f'"{file["blobId"]}"'}
+        if is_large(path):
+            large = stated_hash(file)
+            self.server.large_files[large] = content
             return 302, b'', headers | {
-                'Location': f'{self.owner.cdn}/lfs/{id}/{file.sha256}', 'ETag': f'"{file.blob_id}"',
-                'X-Linked-Etag': f'"{file.sha256}"', 'X-Linked-Size': str(file.lfs_size)}
-        return 200, file.content, headers | {'ETag': f'"{file.blob_id}"', 'Accept-Ranges': 'bytes'}
+                'Location': f'{self.server.large}/lfs/{large}', 'X-Linked-Etag': f'"{large}"',
+                'X-Linked-Size': str(len(content))}
+        return 200, content, headers
 
     on_get = on_head
 
-    def on_get_lfs(self, body, id, sha):
-        return 200, self.owner.hub.lfs[sha], {'ETag': f'"{sha}"', 'Accept-Ranges': 'bytes'}
+    def on_get_lfs(self, body, sha):
+        return 200, self.server.large_files[sha], {'ETag': f'"{sha}"'}
+
+
+def stated_hash(sibling: dict) -> str:
+    """What names a file's content: sha256 of a large one, else its git blob's."""
+    return sibling['lfs']['sha256'] if 'lfs' in sibling else sibling['blobId']
 
 
 def card_errors(content: str) -> list[str]:

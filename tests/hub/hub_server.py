@@ -1,149 +1,139 @@
-"""A Hub on the loopback that the real huggingface_hub and timm clients talk to through HF_ENDPOINT.
+"""A Hub on the loopback for the real clients: HTTP, and what goes wrong with it.
 
-Large files lie on a second server with an origin of its own, as on the real Hub, to see whether a token goes there.
+Large files have another host name, as on the real Hub, to see whether a token goes there.
 """
 import json
 import re
-import socket
-import struct
 import threading
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub_api import ROUTES, HubApi
-from hub_repos import Hub, HubError
+from hub_api import ROUTES, HubApi, HubError, Repo
+from huggingface_hub import constants, file_download
+
+TOKEN = 'hf_annwrite'
 
 
 @dataclass
 class Fault:
-    """What goes wrong, for the next `times` requests to `route` whose path matches `path`.
+    """What goes wrong, for the next `times` requests to `route` whose path matches `path`; for ever with -1.
 
-    `status` answers with that status; 'fin' and 'rst' end the connection `after` bytes of the body; 'truncate' states
-    and sends `after` bytes only; 'flip' changes one bit of the body, sent or received; 'lost' does what was asked for
-    and ends the connection without an answer; 'answer' answers with `body`.
+    'status' answers with `status` and the Hub's error `code`, 'answer' with `body`; 'flip' changes one bit of the body,
+    'cut' sends half of it; 'lost' does what was asked for and answers nothing.
     """
     route: str
     kind: str
     times: int = 1
     status: int = 503
-    after: int = 0
+    code: str = ''
     path: str = ''
-    body: bytes = b''
+    body: bytes = b'<html>Sign in</html>'
 
 
-class HubServer:
-    """The two servers, what they store, what is to go wrong, and a log of the requests: (host, route, path, token)."""
+class HubServer(ThreadingHTTPServer):
+    """Repos, the large files of all of them, faults, and a log of the requests: (host name, route, token)."""
+    daemon_threads = True
 
-    def __init__(self, tokens: dict[str, tuple[str, str]]):
-        self.hub = Hub(tokens)
+    def __init__(self):
+        super().__init__(('127.0.0.1', 0), Handler)
+        self.url, self.large = (f'http://{host}:{self.server_port}' for host in ('127.0.0.1', 'localhost'))
+        self.lock = threading.Lock()
+        self.reset()
+        threading.Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
+
+    def reset(self):
+        self.repos: dict[str, Repo] = {}
+        self.large_files: dict[str, bytes] = {}
         self.faults: list[Fault] = []
-        self.log: list[tuple[str, str, str, str | None]] = []
         self.hooks: dict[str, Callable[[], object]] = {}  # each called at the next request to a route
         self.headers: dict[str, str] = {}  # that each answer about a file has beside, or in place of, its own
-        self.lock = threading.Lock()
-        self.servers = {}
-        for host in ('hub', 'cdn'):
-            handler = type('Handler', (_Handler,), {'owner': self, 'host': host})
-            server = ThreadingHTTPServer(('127.0.0.1', 0), handler)
-            server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05}, daemon=True).start()
-            self.servers[host] = server
-        self.hub.url, self.cdn = (f'http://127.0.0.1:{s.server_port}' for s in self.servers.values())
-        self.url = self.hub.url
+        self.log: list[tuple[str, str, str | None]] = []
+
+    def attract(self, monkeypatch, cache):
+        """Have huggingface_hub, which reads its settings when it is imported, take this for the Hub."""
+        monkeypatch.setenv('HF_TOKEN', TOKEN)
+        monkeypatch.setenv('NO_PROXY', '*')
+        for module in (constants, file_download):  # the latter has a copy of the template before 1.0
+            template = self.url + '/{repo_id}/resolve/{revision}/{filename}'
+            monkeypatch.setattr(module, 'HUGGINGFACE_CO_URL_TEMPLATE', template, raising=False)
+        settings = {'ENDPOINT': self.url, 'HF_HUB_CACHE': str(cache), 'HF_TOKEN_PATH': str(cache / 'token'),
+                    'HF_HUB_DISABLE_XET': True}
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        warnings.filterwarnings('ignore', "Use 'content=", DeprecationWarning)  # httpx, of what the client does
+        sleep = time.sleep
+        monkeypatch.setattr(time, 'sleep', lambda seconds: sleep(min(seconds, 0.01)))  # before what is tried again
 
     def close(self):
-        for server in self.servers.values():
-            server.shutdown()
-            server.server_close()
+        self.shutdown()
+        self.server_close()
+
+    def requests(self, *routes: str) -> tuple[int, ...]:
+        """How many requests there were to each route."""
+        return tuple(sum(entry[1] == route for entry in self.log) for route in routes)
 
     def fault(self, route: str, path: str) -> Fault | None:
-        with self.lock:
-            for fault in self.faults:
-                if fault.route == route and fault.times and re.search(fault.path, path):
-                    fault.times -= 1
-                    return fault
+        for fault in self.faults:
+            if fault.route == route and fault.times and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
         return None
 
 
-class _Handler(HubApi, BaseHTTPRequestHandler):
+class Handler(HubApi, BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
-    owner: HubServer
-    host: str
 
     def log_message(self, *args):
         pass
 
     def do(self):
         url = urlsplit(self.path)
-        self.query = {k: v[0] for k, v in parse_qs(url.query).items()}
-        self.token = (self.headers.get('Authorization') or '').removeprefix('Bearer ') or None
-        matches = ((r, re.fullmatch(pattern, url.path)) for r, (m, pattern) in ROUTES.items() if m == self.command)
-        route, match = next(((route, match) for route, match in matches if match), ('unknown', None))
-        self.owner.log.append((self.host, route, url.path, self.token))
-        self.owner.hooks.pop(route, lambda: None)()
-        self.fault = self.owner.fault(route, url.path)
+        self.query = parse_qs(url.query)
+        matches = {r: re.fullmatch(pattern, url.path) for r, (m, pattern) in ROUTES.items() if m == self.command}
+        route = next((route for route, match in matches.items() if match), 'unknown')
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
-        if self.fault and self.fault.kind == 'status':
-            return self.send(self.fault.status, b'<html>try later</html>', {'Content-Type': 'text/html'})
-        if self.fault and self.fault.kind == 'answer':
-            return self.send(200, self.fault.body, {'Content-Type': 'application/json'})
-        if self.fault and self.fault.kind == 'flip' and self.command in ('PUT', 'POST'):
-            body = flip(body)
-        elif self.fault and self.fault.kind in ('fin', 'rst') and self.command in ('PUT', 'POST'):
-            return self.hang_up()
-        if match is None:
-            return self.send(404, {'error': f'no such page: {self.path}'})
-        try:
-            with self.owner.lock:
-                parts = {k: unquote(v) for k, v in match.groupdict().items() if v}
+        with self.server.lock:
+            self.server.log.append((self.headers['Host'].split(':')[0], route, self.headers.get('Authorization')))
+            self.server.hooks.pop(route, lambda: None)()
+            fault = self.server.fault(route, url.path)
+            kind = fault.kind if fault else None
+            try:
+                if kind == 'status':
+                    raise HubError(fault.status, 'refused', fault.code)
+                if kind == 'answer':
+                    return self.send(200, fault.body)
+                if route == 'unknown':
+                    raise HubError(404, f'no such page: {self.path}', '')
+                parts = {k: unquote(v) for k, v in matches[route].groupdict().items() if v}
                 answer = getattr(self, f'on_{route}')(body, **parts)
-        except HubError as e:
-            headers = {'X-Error-Message': e.message} | ({'X-Error-Code': e.code} if e.code else {})
-            return self.send(e.status, {'error': e.message} | e.more, headers)
-        if self.fault and self.fault.kind == 'lost':
-            return self.hang_up()
-        self.send(*answer)
+            except HubError as e:
+                status, message, code = e.args
+                answer = status, {'error': message}, {'X-Error-Message': message, 'X-Error-Code': code}
+        if kind == 'lost':
+            self.close_connection = True
+        else:
+            self.send(*answer, kind=kind)
 
     do_GET = do_HEAD = do_POST = do_PUT = do
 
-    def send(self, status: int, body: bytes | dict | list, headers: dict | None = None):
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    def send(self, status: int, body: bytes | dict, headers: dict | None = None, kind: str | None = None):
+        body, headers = body if isinstance(body, bytes) else json.dumps(body).encode(), headers or {}
         if status == 200 and self.headers.get('Range'):
             start = int(self.headers['Range'].removeprefix('bytes=').split('-')[0])
-            headers = (headers or {}) | {'Content-Range': f'bytes {start}-{len(body) - 1}/{len(body)}'}
+            headers = headers | {'Content-Range': f'bytes {start}-{len(body) - 1}/{len(body)}'}
             status, body = 206, body[start:]
-        if self.fault and self.fault.kind == 'flip' and self.command == 'GET' and status < 300:
-            body = flip(body)
-        if self.fault and self.fault.kind == 'truncate':
-            body = body[:self.fault.after]
-        extra = self.owner.headers if headers and 'ETag' in headers else {}
+        half = len(body) // 2
+        if kind == 'flip' and status < 300:
+            body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1:]
         self.send_response(status)
-        for key, value in ({'Content-Length': str(len(body))} | (headers or {}) | extra).items():
+        extra = self.server.headers if 'ETag' in headers else {}
+        for key, value in ({'Content-Length': str(len(body))} | headers | extra).items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == 'HEAD':
-            return
-        if self.fault and self.fault.kind in ('fin', 'rst'):
-            self.wfile.write(body[:self.fault.after])
-            return self.hang_up()
-        try:
-            self.wfile.write(body)
-        except ConnectionError:  # the client gave up; part of some tests
-            self.close_connection = True
-
-    def hang_up(self):
-        self.wfile.flush()
-        if self.fault.kind == 'rst':
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
-            self.connection.close()
-        else:
-            self.connection.shutdown(socket.SHUT_WR)
-        self.close_connection = True
-
-
-def flip(body: bytes) -> bytes:
-    """One bit changed, in the middle."""
-    middle = len(body) // 2
-    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]
+        self.close_connection = kind == 'cut'
+        if self.command != 'HEAD':
+            self.wfile.write(body[:half] if kind == 'cut' else body)

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from helpers import NARROW, changed, shake_
+from safetensors.torch import save_file
 from timm.models import load_checkpoint
 
 from timm_se50 import map_resnet_weights
@@ -24,35 +25,25 @@ def trained_weights():
     return shake_(timm.create_model('se_resnet50_replace', **NARROW)).state_dict()
 
 
+@pytest.mark.parametrize(('features_only', 'mode'), [
+    (False, torch.enable_grad), (True, torch.enable_grad), (False, torch.inference_mode)])
+def test_made_from_trained_weights(route, trained_weights, tmp_path, features_only, mode):
+    save_file(trained_weights, tmp_path / 'model.safetensors')
+    with mode():
+        model = timm.create_model(
+            f'se_resnet50_{route}', pretrained=True, features_only=features_only,
+            pretrained_cfg_overlay=dict(file=str(tmp_path / 'model.safetensors')), **NARROW)
+    head = ('fc.',) if features_only else ()
+    assert changed(model, {k: v for k, v in trained_weights.items() if not k.startswith(head)}) == []
+
+
 def test_create_with_checkpoint_path(route, plain_file, plain, images):
     model = timm.create_model(f'se_resnet50_{route}', checkpoint_path=str(plain_file), **NARROW).eval()
     assert torch.equal(model(images), plain(images))
 
 
-def test_load_state_dict(model, plain_weights, plain, images):
-    result = model.load_state_dict(plain_weights)
-    assert (result.missing_keys, result.unexpected_keys) == ([], [])
-    assert torch.equal(model(images), plain(images))
-    model.load_state_dict(model.state_dict())
-    assert torch.equal(model(images), plain(images))
-
-
-@pytest.mark.parametrize('strict', [True, False])
-@pytest.mark.parametrize('assign', [True, False])
-def test_load_state_dict_options(model, plain_weights, plain, images, strict, assign):
-    model.load_state_dict(copy.deepcopy(plain_weights), strict=strict, assign=assign)
-    assert torch.equal(model(images), plain(images))
-
-
-def test_inside_another_module(model, plain_weights, plain, images):
-    """As DistributedDataParallel and a LightningModule hold it."""
-    wrapper = torch.nn.ModuleDict({'net': model})
-    wrapper.load_state_dict({f'net.{k}': v for k, v in plain_weights.items()})
-    assert torch.equal(model(images), plain(images))
-
-
 @pytest.mark.parametrize('prefix', PREFIXES)
-def test_prefixes(model, plain_weights, plain, images, prefix, tmp_path):
+def test_prefixes(model, plain_weights, plain, images, prefix):
     model.load_state_dict(map_resnet_weights({prefix + k: v for k, v in plain_weights.items()}, model))
     assert torch.equal(model(images), plain(images))
 
@@ -89,36 +80,6 @@ def test_files_from_before_num_batches_tracked(model, plain_weights, plain, imag
     assert torch.equal(model(images), plain(images))
 
 
-@pytest.mark.parametrize('arguments', [dict(num_classes=5), dict(num_classes=0), dict(in_chans=1), dict(
-    in_chans=4, num_classes=3)], ids=str)
-def test_pretrained_with_another_head_or_stem(route, plain_file, arguments, images):
-    """The rest of a plain checkpoint is mapped as ever; timm adapts the stem and leaves the head random."""
-    overlay = dict(file=str(plain_file))
-    model, plain = (
-        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments, **NARROW).eval()
-        for name in (f'se_resnet50_{route}', 'resnet50'))
-    x = images[:, :1].repeat(1, arguments.get('in_chans', 3), 1, 1)
-    assert torch.equal(model.forward_features(x), plain.forward_features(x))
-
-
-def test_a_trained_seresnet50_as_a_source(route, images, tmp_path):
-    """What the tags `se_*` do."""
-    source = shake_(timm.create_model('seresnet50')).eval()
-    torch.save(source.state_dict(), tmp_path / 'seresnet50.pth')
-    overlay = dict(file=str(tmp_path / 'seresnet50.pth'))
-    model = timm.create_model(f'se_resnet50_{route}.se_ra2_in1k', pretrained=True, pretrained_cfg_overlay=overlay)
-    assert torch.equal(model.eval()(images), source(images))
-
-
-def test_a_partial_load_is_torchs_own(model, plain_weights, trained_weights):
-    """Not strict, and not a whole block: its SE module, which may be trained already, stays as it is."""
-    before = copy.deepcopy(model.state_dict())
-    part = {k: v + 1 for k, v in trained_weights.items() if k.startswith('layer4.2.bn3')}
-    model.load_state_dict(part, strict=False)
-    assert set(changed(model, before)) == part.keys()
-    assert torch.equal(model.layer4[2].bn3.weight, part['layer4.2.bn3.weight'])
-
-
 def test_the_given_state_dict_is_not_changed(model, plain_weights):
     given = copy.deepcopy(plain_weights)
     keys, tensors = list(given), {k: v for k, v in given.items()}
@@ -146,9 +107,3 @@ def test_assigned_to_a_model_on_meta(route, plain_weights, plain, images, dtype,
     assert not any(t.is_meta for t in model.state_dict().values())
     assert model.layer1[0].se_standard.fc1.weight.std() > 0.1
     assert torch.equal(model.eval()(images.to(dtype)), plain.to(dtype)(images.to(dtype)))
-
-
-def test_not_strict_leaves_other_keys_to_torch(model, plain_weights, plain, images):
-    result = model.load_state_dict({**plain_weights, 'aux.weight': torch.zeros(3)}, strict=False)
-    assert result.unexpected_keys == ['aux.weight']
-    assert torch.equal(model(images), plain(images))

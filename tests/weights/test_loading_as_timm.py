@@ -7,7 +7,6 @@ import timm
 import torch
 from helpers import NARROW, changed, shake_
 from timm.layers import BatchNormAct2d, RmsNorm2d, freeze_batch_norm_2d
-from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -50,35 +49,9 @@ def test_with_a_module_of_the_users_own(model, plain, plain_weights, images, str
     model.load_state_dict(copy.deepcopy(model.state_dict()))
 
 
-class Versioned(nn.Linear):
-    """A layer that migrates weights of its first version, whose sign was another."""
-    _version = 2
-
-    def _load_from_state_dict(self, state_dict, prefix, metadata, *args):
-        if metadata.get('version', 1) < 2:
-            state_dict[f'{prefix}weight'] = -state_dict[f'{prefix}weight']
-        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
-
-    def get_extra_state(self):
-        return {'seen': 3}
-
-    def set_extra_state(self, state):
-        assert state == {'seen': 3}
-
-
-def test_versions_and_extra_state_go_along(model):
-    model.fc = Versioned(2048, 10)
-    state = model.state_dict()
-    expected = model.fc.weight.clone()
-    model.load_state_dict(state)
-    assert torch.equal(model.fc.weight, expected)
-    state._metadata = None
-    model.load_state_dict(state)
-    assert torch.equal(model.fc.weight, -expected)
-
-
 def test_counts_of_one_dimension(model, plain, plain_weights, images):
-    model.load_state_dict({k: v[None] if k.endswith('_tracked') else v for k, v in plain_weights.items()})
+    weights = {k: v[None] if k.endswith('_tracked') else v for k, v in plain_weights.items()}
+    model.load_state_dict(map_resnet_weights(weights, model))
     assert torch.equal(model(images), plain(images))
 
 
@@ -89,8 +62,9 @@ def test_an_averaged_model(model, plain, images):
 
 def test_in_activation_checkpointing(model, plain, plain_weights, images):
     apply_activation_checkpointing(model, check_fn=lambda m: isinstance(m, SEBottleneck))
-    model.load_state_dict(plain_weights)
-    assert torch.equal(model(images), plain(images))
+    for weights in (plain_weights, map_resnet_weights(plain_weights, model)):
+        model.load_state_dict(weights)
+        assert torch.equal(model(images), plain(images))
 
 
 def test_completed_by_torch(model, plain, plain_weights, images):
@@ -98,29 +72,6 @@ def test_completed_by_torch(model, plain, plain_weights, images):
     weights = map_resnet_weights(plain_weights, model)
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True))
     assert torch.equal(model(images), plain(images))
-
-
-def test_a_hook_that_renames_keys(model):
-    def rename(module, state_dict, prefix, *args):
-        for key in [k for k in state_dict if k.startswith('backbone.')]:
-            state_dict[key.removeprefix('backbone.')] = state_dict.pop(key)
-    weights = {k: v + 1 for k, v in model.state_dict().items()}
-    model.register_load_state_dict_pre_hook(rename)
-    model.load_state_dict({f'backbone.{k}': v for k, v in weights.items()})
-    assert changed(model, weights) == []
-    with pytest.raises(RuntimeError, match=r'conv1\.weight'):
-        model.load_state_dict({f'other.{k}': v for k, v in weights.items()})
-
-
-def test_made_on_meta_and_emptied(route, plain, plain_weights, images):
-    """SE gets weights although a plain ResNet has none for it."""
-    with torch.device('meta'):
-        model = timm.create_model(f'se_resnet50_{route}', **NARROW)
-    torch.manual_seed(0)
-    model.to_empty(device='cpu').load_state_dict(plain_weights)
-    fc1 = model.layer4[0].se_standard.fc1
-    assert fc1.weight.std().item() == pytest.approx((2 / fc1.out_channels) ** 0.5, rel=0.05)
-    assert torch.equal(model.eval()(images), plain(images))
 
 
 @pytest.mark.parametrize('swap', [False, True])
@@ -142,13 +93,6 @@ def test_the_first_convolution_that_the_pretrained_cfg_names(route, images):
         name, pretrained=True, pretrained_cfg_overlay=dict(state_dict=weights, first_conv='conv1.0'), **stem).eval()
         for name in (f'se_resnet50_{route}', 'resnet50'))
     assert torch.equal(ours(images[:, :1]), plain(images[:, :1]))
-
-
-def test_basic_blocks(route, images):
-    ours, plain = (timm.create_model(name, block=BasicBlock, layers=(1, 1, 1, 1), zero_init_last=False).eval()
-                   for name in (f'se_resnet50_{route}', 'resnet50'))
-    ours.load_state_dict(plain.state_dict())
-    assert torch.equal(ours(images), plain(images))
 
 
 @pytest.mark.parametrize('norm_layer', [

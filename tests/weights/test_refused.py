@@ -10,7 +10,7 @@ import torch
 from helpers import changed
 from safetensors.torch import save_file
 
-from timm_se50 import SEConfig, map_resnet_weights
+from timm_se50 import map_resnet_weights
 from timm_se50.weights import naming, recognise
 
 
@@ -54,16 +54,6 @@ FAULTS = {
 }
 
 
-def nested():
-    return torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)])
-
-
-UNLOADABLE = {  # what torch finds out in the midst of loading
-    'sparse': (lambda v: v.to_sparse(), 'is torch.sparse_coo; expected a dense tensor'),
-    'nested': (lambda v: nested(), 'is nested; expected a dense tensor'),
-}
-
-
 @pytest.fixture(scope='module')
 def model():
     return timm.create_model('se_resnet50_patch')
@@ -90,11 +80,6 @@ def test_another_network(refuses, name):
     refuses(weights_of(name), *OTHER_NETWORKS[name], 'the model is an SE-ResNet-50')
 
 
-def test_another_network_with_other_classes(refuses):
-    """That it is another network is what matters, although its classifier does not fit either."""
-    refuses(weights_of('resnet101', num_classes=10), *OTHER_NETWORKS['resnet101'], 'the model is an SE-ResNet-50')
-
-
 @pytest.mark.parametrize('fault', FAULTS)
 def test_one_entry_wrong(refuses, plain50_weights, fault):
     key, value, message = FAULTS[fault]
@@ -102,27 +87,33 @@ def test_one_entry_wrong(refuses, plain50_weights, fault):
 
 
 @pytest.mark.filterwarnings('ignore:The PyTorch API of nested tensors')
-@pytest.mark.parametrize('key', ['layer4.2.conv2.weight', 'layer1.0.conv2.weight'])
-@pytest.mark.parametrize('kind', UNLOADABLE)
-def test_one_tensor_that_cannot_be_loaded(refuses, plain50_weights, kind, key):
-    make, message = UNLOADABLE[kind]
-    refuses(edited(plain50_weights, key, make(plain50_weights[key])), repr(key), message)
+@pytest.mark.parametrize('key', ['layer4.2.conv2.weight', 'layer1.0.conv2.weight'])  # the latter tells what it is
+def test_one_tensor_that_cannot_be_loaded(refuses, plain50_weights, key):
+    """torch finds it out in the midst of loading."""
+    nested = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(4)])
+    for value, kind in ((plain50_weights[key].to_sparse(), 'torch.sparse_coo'), (nested, 'nested')):
+        refuses(edited(plain50_weights, key, value), repr(key), f'is {kind}; expected a dense tensor')
 
 
-@pytest.mark.parametrize('prefix', ['model.', 'module.', '_orig_mod.'])
-def test_two_keys_that_are_one_weight(refuses, plain50_weights, prefix):
-    weights = plain50_weights | {f'{prefix}conv1.weight': plain50_weights['conv1.weight'] + 1}
-    refuses(weights, f"'conv1.weight' and '{prefix}conv1.weight' are both 'conv1.weight'")
+WHOLE = {
+    'two keys for one': (
+        lambda w: w | {'model.conv1.weight': w['conv1.weight'] + 1}, "'model.conv1.weight' are both 'conv1.weight'"),
+    'a key that is no string': (lambda w: {**w, 5: torch.zeros(3)}, '5 is a key of type int'),
+    'an fc1 of no rows': (
+        lambda w: edited(weights_of('se_resnet50_patch'), 'layer1.0.se_standard.fc1.weight', torch.zeros(0, 256, 1, 1)),
+        "'layer1.0.se_standard.fc1.weight' has shape (0, 256, 1, 1), expected (16, 256"),
+    'one SE entry missing': (lambda w: edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None),
+                             "'layer2.1.se_standard.fc1.weight' is missing"),
+    'empty': (lambda w: {}, "'conv1.weight' is missing. The weights look like an empty file"),
+    'a checkpoint': (lambda w: {'state_dict': w, 'epoch': 1}, "'state_dict' holds a OrderedDict"),
+    'an optimizer': (lambda w: {'state': {}, 'param_groups': []}, "not a tensor: this is an optimizer's state"),
+}
 
 
-def test_a_key_that_is_no_string(refuses, plain50_weights):
-    refuses({**plain50_weights, 5: torch.zeros(3)}, '5 is a key of type int')
-
-
-def test_an_fc1_of_no_rows(refuses):
-    weights = weights_of('se_resnet50_replace')
-    key = 'layer1.0.se_standard.fc1.weight'
-    refuses(edited(weights, key, torch.zeros(0, 256, 1, 1)), repr(key), 'has shape (0, 256, 1, 1), expected (16, 256')
+@pytest.mark.parametrize('case', WHOLE)
+def test_what_is_no_state_dict_of_a_resnet50(refuses, plain50_weights, case):
+    make, message = WHOLE[case]
+    refuses(make(plain50_weights), message)
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
@@ -134,23 +125,6 @@ def test_an_fc1_of_no_rows(refuses):
 ], ids=str)
 def test_weights_at_other_settings(refuses, settings, message):
     refuses(weights_of('se_resnet50_replace', **settings), message)
-
-
-def test_one_se_entry_missing(refuses):
-    weights = edited(weights_of('seresnet50'), 'layer2.1.se.fc1.weight', None)
-    refuses(weights, "'layer2.1.se_standard.fc1.weight' is missing")
-
-
-def test_an_empty_dict(refuses):
-    refuses({}, "'conv1.weight' is missing", 'an empty file')
-
-
-def test_a_dict_of_dicts(refuses, plain50_weights):
-    refuses({'state_dict': plain50_weights, 'epoch': 1}, "'state_dict' holds a OrderedDict", "checkpoint['state_dict']")
-
-
-def test_an_optimizer_only_file(refuses, model):
-    refuses(torch.optim.SGD(model.parameters(), 0.1).state_dict(), "'state' holds a dict", "an optimizer's state")
 
 
 def create_from(path, **kwargs):
@@ -220,30 +194,17 @@ def test_code_in_a_pickle_does_not_run(plain50_weights, tmp_path, load):
 
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(se_stages=(5,)), r'se_stages=(5,): expected a non-empty'),
-    (dict(se_stages=()), r'se_stages=(): expected a non-empty'),
+    (dict(se_stages=()), r'se_stages=(): expected'),
     (dict(se_stages=(2, 1)), r'se_stages=(2, 1): expected a non-empty, ascending'),
     (dict(se_stages=3), r'se_stages=3: expected a non-empty'),
     (dict(se_stages=(True, 2)), r'se_stages=(True, 2): expected a non-empty'),
-    (dict(se_stages=(1.0, 2.0)), r'se_stages=(1.0, 2.0): expected a non-empty'),
     (dict(se_reduction=0), r'se_reduction=0: expected ints of at least 1'),
     (dict(se_reduction=16.0), r'se_reduction=16.0: expected ints'),
     (dict(se_reduction=(16, 16)), r'se_reduction=(16, 16): expected one int, or 4'),
     (dict(se_reduction=3), r'se_reduction=3: does not divide the 256 channels'),
-    (dict(se_reduction=512), r'se_reduction=512: does not divide the 256 channels'),
     (dict(se_position=['pre']), r"se_position=['pre']: expected one of 'standard', 'pre'"),
     (dict(memory_efficient='false'), r"memory_efficient='false': expected True or False"),
-    (dict(se_position='middle'), r"se_position='middle': expected one of 'standard', 'pre'"),
 ], ids=str)
-def test_settings(route, settings, message, plain):
+def test_settings(route, settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         timm.create_model(f'se_resnet50_{route}', **settings)
-
-
-def test_surgery_that_fails_in_the_last_stage_changes_nothing(insert_, plain):
-    before, types = copy.deepcopy(plain.state_dict()), [type(m) for m in plain.modules()]
-    plain.layer4[2].se = torch.nn.Identity()
-    types.insert([n for n, _ in plain.named_modules()].index('layer4.2.se'), torch.nn.Identity)
-    with pytest.raises(ValueError, match=r'layer4\.2\.se is a Identity'):
-        insert_(plain, SEConfig())
-    assert changed(plain, before) == []
-    assert [type(m) for m in plain.modules()] == types

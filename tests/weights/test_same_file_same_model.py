@@ -39,6 +39,16 @@ def test_surgery_draws_no_global_number(insert_, plain):
     assert torch.equal(torch.rand(1), expected)
 
 
+def test_a_new_head_is_timms_own(create, plain_file, route):
+    """What is drawn beside SE is what timm's resnet50 draws."""
+    torch.manual_seed(0)
+    head = create(route, num_classes=500).fc.weight
+    torch.manual_seed(0)
+    overlay = dict(file=str(plain_file))
+    plain = timm.create_model('resnet50', pretrained=True, pretrained_cfg_overlay=overlay, num_classes=500, **NARROW)
+    assert torch.equal(head, plain.fc.weight)
+
+
 @pytest.mark.ecosystem
 @pytest.mark.filterwarnings('ignore:.*torchao.*', 'ignore::DeprecationWarning')
 def test_lora_adapters_of_fc1_and_fc2_reload_exactly(create, route, images, tmp_path):

@@ -8,7 +8,6 @@ from typing import Any, cast
 import timm
 import torch
 from timm.models.resnet import ResNet
-from torch import Tensor
 
 from ..squeeze_excite import SEConfig
 from ..weights import map_resnet_weights, naming, recognise
@@ -16,8 +15,9 @@ from .card import CardConfig
 from .folder import save_checkpoint
 from .load import read_weights
 from .network import network_args
+from .outline import first_conv
 
-__all__ = ['Conversion', 'convert_checkpoint', 'model_name']
+__all__ = ['Conversion', 'convert_checkpoint']
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,6 @@ class Conversion:
         return (
             f'Recognised {self.recognised}.\nWrote {self.model} with {head} to {self.folder}.\n'
             f"Load it: timm.create_model('local-dir:{self.folder}', pretrained=True)")
-
-
-def model_name(route: str) -> str:
-    """The name in timm's registry of the model of a route; raises a ValueError if there is no such route."""
-    if route not in ('replace', 'patch'):
-        raise ValueError(f"route={route!r}: expected 'replace' or 'patch'.")
-    return f'se_resnet50_{route}'
 
 
 def convert_checkpoint(
@@ -74,27 +67,21 @@ def convert_checkpoint(
         FileNotFoundError, ValueError: The file cannot be read, or an argument is none of the above.
         RuntimeError: The weights are not that ResNet's, or do not have these settings. Nothing is written.
     """
-    name = model_name(route)
-    if num_classes is not None and num_classes < 0:
-        raise ValueError(f'num_classes={num_classes}: expected at least 0 (0 is no head).')
-    if model not in (*timm.list_models('*resne*'), *timm.list_pretrained('*resne*')):
-        near = timm.list_pretrained(f'{model.partition(".")[0]}.*') or timm.list_models('resne*')
-        raise ValueError(f'model={model!r}: timm knows no such ResNet; expected one of {", ".join(near)}.')
     weights = read_weights(path)
-    found, channels = _classes_and_channels(weights)
     with torch.device('meta'):
         plain: Any = timm.create_model(model)
     if type(plain) is not ResNet:
         raise ValueError(f'model={model!r} is a {type(plain).__name__}; expected one of timm.models.resnet.')
-    origin = cast(dict[str, Any], plain.pretrained_cfg)
-    converted: Any = timm.create_model(
-        name, num_classes=found, in_chans=channels, pretrained_cfg={**origin, 'architecture': name},
-        **network_args(plain), **config.model_args())
-    dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
+    name, origin = f'se_resnet50_{route}', cast(dict[str, Any], plain.pretrained_cfg)
     with naming(path):
-        if dtypes:
-            converted.to(reduce(torch.promote_types, dtypes))  # of several, one that all fit into
-        converted.load_state_dict(map_resnet_weights(weights, converted))
+        head, stem = weights.get('fc.weight'), weights.get(f'{first_conv(plain)}.weight')
+        found = 0 if head is None else head.shape[0]
+        converted: Any = timm.create_model(
+            name, num_classes=found, in_chans=3 if stem is None else stem.shape[1],
+            pretrained_cfg={**origin, 'architecture': name}, **network_args(plain), **config.model_args())
+        mapped = map_resnet_weights(weights, converted)
+        dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
+        converted.to(reduce(torch.promote_types, dtypes)).load_state_dict(mapped)  # of several, one that all fit into
     new_head = num_classes not in (None, found)
     if new_head:
         converted.reset_classifier(num_classes)
@@ -104,10 +91,3 @@ def convert_checkpoint(
     written = save_checkpoint(converted, Path(folder), card=card, portable=portable)
     return Conversion(
         recognise(weights), 'seresnet50' if portable else name, converted.num_classes, new_head, str(written))
-
-
-def _classes_and_channels(weights: dict[str, Tensor]) -> tuple[int, int]:
-    """As many as the first and the last layer of a file have; what does not fit otherwise is told when it is loaded."""
-    head, stem = weights.get('fc.weight'), weights.get('conv1.weight', weights.get('conv1.0.weight'))
-    classes = 0 if head is None or head.ndim != 2 else len(head)
-    return classes, 3 if stem is None or stem.ndim != 4 else stem.shape[1] or 3

@@ -148,54 +148,41 @@ def test_saved_again_from_the_loaded_model_and_over_itself(saved, tmp_path):
         assert {path.name: path.read_bytes() for path in source.iterdir()} == first | {'notes.txt': b'mine'}
 
 
-def resnet_without_create_model():
-    return timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, (3, 4, 6, 3), num_classes=2)
-
-
-def half_a_stage():
-    model = tiny(layers=(1, 1, 2, 1))
-    model.layer3[1] = timm.create_model('resnet50', **NARROW).layer3[1]
-    return model
-
-
-def two_positions():
-    model = patch_blocks_(timm.create_model('resnet50', num_classes=2), SEConfig(stages=(1,)))
-    return patch_blocks_(model, SEConfig(stages=(2,), position='pre'))
-
-
-def with_eps():
-    model = tiny()
-    model.layer1[0].bn2.eps = 1e-3
-    return model
-
-
-def another_layer():
-    model = tiny()
-    model.layer2[0].conv2 = nn.Conv2d(32, 32, 3, 2, 2, dilation=2, bias=False)
-    return model
-
-
-def with_another_weight():
-    model = tiny()
-    model.scale = nn.Parameter(torch.ones(1))
-    return model
-
-
 def tiny(**kwargs):
     return timm.create_model('se_resnet50_patch', num_classes=2, **NARROW, **kwargs)
 
 
+def edited(name, value):
+    """A model with something else under the name of a layer, or of an attribute of one."""
+    model = tiny()
+    layer, _, attribute = name.rpartition('.')
+    setattr(model.get_submodule(layer), attribute, value)
+    return model
+
+
+def bare():
+    return replace_blocks_(timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, (1, 1, 1, 1)))
+
+
+def two_positions():
+    model = patch_blocks_(timm.create_model('resnet18'), SEConfig(stages=(1,)))
+    return patch_blocks_(model, SEConfig(stages=(2,), position='pre'))
+
+
+DILATED = nn.Conv2d(32, 32, 3, 2, 2, dilation=2, bias=False)
 REFUSED = {
     'plain': (lambda: timm.create_model('resnet50', num_classes=2), {}, 'no SE blocks'),
     'other': (lambda: nn.Linear(2, 2), {}, r'Linear; expected a ResNet of timm with SE.*docs/any_model\.md'),
     'torchvision': (lambda: replace_blocks_(torchvision.models.resnet18()), {}, r'expected a ResNet of timm with SE'),
-    'another layer': (another_layer, {}, r'layer2\.0\.conv2 is Conv2d.*where .* make it Conv2d'),
-    'another weight': (with_another_weight, {}, r'scale is of shape \(1,\), where .* make it nothing'),
-    'inference form': (lambda: timm.utils.reparameterize_model(tiny().eval()), {}, 'no SE blocks.* of an inference form the model'),
-    'bare': (lambda: replace_blocks_(resnet_without_create_model()), {}, 'no pretrained_cfg'),
-    'half a stage': (half_a_stage, {}, r'layer3\.1 is Bottleneck, where .* make it SEBottleneck'),
+    'another layer': (lambda: edited('layer2.0.conv2', DILATED), {}, r'layer2\.0\.conv2 is Conv2d.* make it Conv2d'),
+    'another weight': (lambda: edited('scale', nn.Parameter(torch.ones(1))), {}, r'scale is of .* make it nothing'),
+    'another eps': (lambda: edited('layer1.0.bn2.eps', 1e-3), {}, r'layer1\.0\.bn2 is BatchNorm2d\(0\.001\)'),
+    'another gate': (lambda: edited('layer1.0.se_standard.logit_scale', 1.0), {}, r'se_standard is SEModule'),
+    'half a stage': (lambda: edited('layer3.1', timm.create_model('resnet50', **NARROW).layer3[1]), {},
+                     r'layer3\.1 is Bottleneck, where .* make it SEBottleneck'),
     'two positions': (two_positions, {}, r'layer1\.0\.se_standard is SEModule.* make it nothing'),
-    'eps': (with_eps, {}, r'layer1\.0\.bn2 is BatchNorm2d\(0\.001\)'),
+    'inference form': (lambda: timm.utils.reparameterize_model(tiny().eval()), {}, 'no SE blocks.* an inference form'),
+    'bare': (bare, {}, 'no pretrained_cfg'),
     'an activation without a name': (lambda: tiny(act_layer=nn.Hardtanh), {}, "KeyError: 'hardtanh'"),
     'basic, portable': (lambda: replace_blocks_(timm.create_model('resnet18')), {'portable': True}, 'basic blocks'),
     'portable': (lambda: tiny(se_reduction=8), {'portable': True}, 'reduction=8'),

@@ -64,8 +64,8 @@ def test_refused_by_name(case, num_classes, folder):
 
 
 @pytest.mark.parametrize(('asked', 'let_go'), [
-    ({}, ''), ({'num_classes': 2}, ''), ({'num_classes': 0}, 'fc'), ({'num_classes': 7}, 'fc'), ({'in_chans': 1}, 'conv1'),
-    ({'features_only': True}, 'fc')], ids=str)
+    ({}, ''), ({'num_classes': 2}, ''), ({'num_classes': 0}, 'fc'), ({'num_classes': 7}, 'fc'),
+    ({'features_only': True}, 'fc'), ({'in_chans': 1}, 'conv1')], ids=str)
 def test_only_what_the_caller_asks_for_is_let_go(asked, let_go, folder):
     model = timm.create_model(f'local-dir:{folder}', pretrained=True, **asked)
     weights = load_file(folder / 'model.safetensors')

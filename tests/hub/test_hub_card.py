@@ -59,13 +59,14 @@ def test_a_live_timm_model(tmp_path):
 
 def test_trained_from_scratch(tmp_path):
     """The origin that the pretrained cfg names is not claimed, now or when the model is saved once more."""
+    options = {'card': CardConfig(base_model=None)}
     model = timm.create_model('se_resnet50_patch', num_classes=2, **NARROW)
-    card = saved_card(model, tmp_path / 'm', card=CardConfig(base_model=None))
-    assert (card.data.base_model, card.data.license) == (None, None)
-    assert 'Started from' not in card.text
-    assert '**License of the weights:** not stated' in card.text
-    again = saved_card(timm.create_model(f'local-dir:{tmp_path / "m"}'), tmp_path / 'again')
-    assert (again.data.base_model, again.data.license) == (None, None)
+    for folder in (tmp_path / 'm', tmp_path / 'again'):
+        card = saved_card(model, folder, **options)
+        assert (card.data.base_model, card.data.license) == (None, None)
+        assert 'Started from' not in card.text
+        assert '**License of the weights:** not stated' in card.text
+        model, options = timm.create_model(f'local-dir:{folder}'), {}
 
 
 def test_recipe_and_results(tmp_path):

@@ -42,8 +42,8 @@ def se_config(model: nn.Module) -> SEConfig:
         if isinstance(block, SEBlock)}
     if not stages:
         raise ValueError(
-            'The model has no SE blocks; put them in with timm_se50.replace_blocks_(model), save a model of timm as it is '
-            'with timm.models.push_to_hf_hub(), and of an inference form the model that it was made from.')
+            'The model has no SE blocks; put them in with timm_se50.replace_blocks_(model), save a model of timm as it '
+            'is with timm.models.push_to_hf_hub(), and of an inference form the model that it was made from.')
     reductions = []
     for block in stages.values():
         se = getattr(block, POSITIONS[block.se_position])

@@ -182,7 +182,7 @@ REFUSED = {
                      r'layer3\.1 is Bottleneck, where .* make it SEBottleneck'),
     'two positions': (two_positions, {}, r'layer1\.0\.se_standard is SEModule.* make it nothing'),
     'inference form': (lambda: timm.utils.reparameterize_model(tiny().eval()), {}, 'no SE blocks.* an inference form'),
-    'bare': (bare, {}, 'no pretrained_cfg'),
+    'bare': (bare, {}, "no attribute 'pretrained_cfg'"),
     'an activation without a name': (lambda: tiny(act_layer=nn.Hardtanh), {}, "KeyError: 'hardtanh'"),
     'basic, portable': (lambda: replace_blocks_(timm.create_model('resnet18')), {'portable': True}, 'basic blocks'),
     'portable': (lambda: tiny(se_reduction=8), {'portable': True}, 'reduction=8'),
@@ -192,7 +192,7 @@ REFUSED = {
     'names by number': (tiny, {'label_names': {0: 'cat', 1: 'dog'}}, 'expected a list of 2 names'),
     'names in no order': (tiny, {'label_names': {'cat', 'dog'}}, 'expected a list of 2 names'),
     'a typing error': (tiny, {'data_config': {'means': (0.1, 0.2, 0.3)}}, "data_config: 'means' is unknown; expected "),
-    'text': (tiny, {'data_config': {'std': 'x'}}, "data_config={'std': 'x'}: timm cannot use it"),
+    'text': (tiny, {'data_config': {'std': 'x'}}, "data_config={'std': 'x'}: timm can write no config with it"),
     'one size': (tiny, {'data_config': {'input_size': 64}}, "data_config={'input_size': 64}: "),
     'no name': (tiny, {'data_config': {'interpolation': 3}}, "data_config={'interpolation': 3}: "),
 }

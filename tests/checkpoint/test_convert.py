@@ -118,7 +118,7 @@ def test_se_weights_are_kept(tmp_path):
     twin = settle_(timm.create_model('seresnet50', num_classes=2, in_chans=1))
     safetensors.torch.save_file(twin.state_dict(), tmp_path / 'w.safetensors')
     done = convert_checkpoint(tmp_path / 'w.safetensors', tmp_path / 'out')
-    assert done.recognised.startswith('an SE-ResNet-50 (se_stages=(1, 2, 3, 4), se_reduction=16')
+    assert done['recognised'].startswith('an SE-ResNet-50 (se_stages=(1, 2, 3, 4), se_reduction=16')
     _assert_same_function(tmp_path / 'out', twin)
 
 
@@ -157,7 +157,7 @@ def test_other_files_are_refused(tmp_path, write, message):
     (['--model', 'resnet50.no_such'], 1, r'Unknown tag \(resnet50\.no_such\)'),
     (['--model', 'resnet5'], 1, r'Unknown model \(resnet5\).*Near it: .*resnet50'),
     (['--model', 'resnetv2_50'], 1, "model='resnetv2_50' is a .*expected one of timm.models.resnet"),
-    (['--reduction', '7'], 1, 'se_reduction=7: does not divide'),
+    (['--reduction', '7'], 1, '^Error: se_reduction=7: does not divide'),
 ])
 def test_bad_options_are_named(arguments, code, message, file, tmp_path):
     assert re.search(message, _run(file, tmp_path / 'out', *arguments, code=code).output)

@@ -169,9 +169,10 @@ def test_offline_a_file_under_a_wrong_hash_stays_and_is_not_loaded(client, serve
 
 
 @pytest.mark.parametrize(('name', 'content', 'message'), [
-    ('config.json', b'\xff\xfe{}', 'is no config.json of timm'), ('model.safetensors', b'\xff' * 100, 'cannot be read'),
+    ('config.json', b'\xff\xfe{}', 'cannot be used: UnicodeDecodeError'),
+    ('model.safetensors', b'\xff' * 100, 'cannot be read'),
     ('config.json', {'num_classes': 5}, r"'fc\.weight' has shape \(3, 1024\), and \(5, 1024\)"),
-    ('config.json', {'channels': [16000] * 4}, 'another network than model.safetensors holds'),
+    ('config.json', {'channels': [16000] * 4}, 'another network than its weights are of'),
 ], ids=['no text', 'no safetensors', 'more classes', 'a huge one'])  # of many: tests/checkpoint
 def test_files_that_lie_are_the_repos_fault(name, content, message, client, server, files, tmp_path):
     """Each is what the Hub states."""

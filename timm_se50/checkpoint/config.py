@@ -64,10 +64,6 @@ def checkpoint_config(
         ValueError: An argument does not fit the model, or the network that the config describes is not the model.
     """
     se = se_config(model)
-    if not hasattr(model, 'pretrained_cfg'):
-        raise ValueError(
-            'The model has no pretrained_cfg, so its preprocessing is unknown; make it by '
-            "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
     args = network_args(model) | se.model_args()
     if portable and (se != SEConfig() or 'block' in args):
         raise ValueError(
@@ -107,7 +103,7 @@ def _written_by_timm(model: nn.Module, args: dict[str, Any], data_config: Mappin
             config = json.loads(path.read_text())
         create_transform(**resolve_data_config(pretrained_cfg=config['pretrained_cfg']))
     except Exception as e:  # what timm makes of values of another kind has no bound
-        raise ValueError(f'data_config={data_config}: timm cannot use it: {type(e).__name__}: {e}') from e
+        raise ValueError(f'data_config={data_config}: timm can write no config with it: {type(e).__name__}: {e}') from e
     return config
 
 

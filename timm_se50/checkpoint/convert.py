@@ -1,6 +1,5 @@
 """A ResNet's weights file to a checkpoint folder with SE."""
 import os
-from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, cast
@@ -17,23 +16,7 @@ from .load import read_weights
 from .network import network_args
 from .outline import first_conv
 
-__all__ = ['Conversion', 'convert_checkpoint']
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert_checkpoint` did: what it recognised the file as, and the model and folder it made of it."""
-    recognised: str
-    model: str
-    num_classes: int
-    new_head: bool
-    folder: str
-
-    def __str__(self) -> str:
-        head = f'a new head of {self.num_classes} classes' if self.new_head else f'{self.num_classes} classes'
-        return (
-            f'Recognised {self.recognised}.\nWrote {self.model} with {head} to {self.folder}.\n'
-            f"Load it: timm.create_model('local-dir:{self.folder}', pretrained=True)")
+__all__ = ['convert_checkpoint']
 
 
 def convert_checkpoint(
@@ -45,7 +28,7 @@ def convert_checkpoint(
         config: SEConfig = SEConfig(),
         num_classes: int | None = None,
         portable: bool = False,
-) -> Conversion:
+) -> dict[str, Any]:
     """Make a checkpoint folder with SE from a ResNet's weights file; it computes what the ResNet computed.
 
     Args:
@@ -61,7 +44,7 @@ def convert_checkpoint(
         portable: Write timm's own `seresnet50`, as `save_checkpoint(portable=True)` does.
 
     Returns:
-        What was done.
+        What was done: what the file was `recognised` as, the `model`, its `num_classes`, `new_head`, and the `folder`.
 
     Raises:
         FileNotFoundError, ValueError: The file cannot be read, or an argument is none of the above.
@@ -75,10 +58,11 @@ def convert_checkpoint(
     name, origin = f'se_resnet50_{route}', cast(dict[str, Any], plain.pretrained_cfg)
     with naming(path):
         head, stem = weights.get('fc.weight'), weights.get(f'{first_conv(plain)}.weight')
-        found = 0 if head is None else head.shape[0]
-        converted: Any = timm.create_model(
-            name, num_classes=found, in_chans=3 if stem is None else stem.shape[1],
-            pretrained_cfg={**origin, 'architecture': name}, **network_args(plain), **config.model_args())
+        found, channels = 0 if head is None else head.shape[0], 3 if stem is None else stem.shape[1] or 3
+    converted: Any = timm.create_model(
+        name, num_classes=found, in_chans=channels, pretrained_cfg={**origin, 'architecture': name},
+        **network_args(plain), **config.model_args())
+    with naming(path):
         mapped = map_resnet_weights(weights, converted)
         dtypes = [value.dtype for value in weights.values() if value.is_floating_point()]
         converted.to(reduce(torch.promote_types, dtypes)).load_state_dict(mapped)  # of several, one that all fit into
@@ -89,5 +73,6 @@ def convert_checkpoint(
     named = origin if '.' in model else {}
     card = CardConfig(base_model=named.get('hf_hub_id'), license=named.get('license'))
     written = save_checkpoint(converted, Path(folder), card=card, portable=portable)
-    return Conversion(
-        recognise(weights), 'seresnet50' if portable else name, converted.num_classes, new_head, str(written))
+    return {
+        'recognised': recognise(weights), 'model': 'seresnet50' if portable else name,
+        'num_classes': converted.num_classes, 'new_head': new_head, 'folder': str(written)}

@@ -1,6 +1,5 @@
 """`timm-se50 convert`."""
 import json
-from dataclasses import asdict
 
 import click
 
@@ -36,4 +35,7 @@ def command(file, folder, route, reduction, stages, position, num_classes, model
     config = SEConfig(reduction if len(reduction) > 1 else reduction[0], stages, position)
     done = convert_checkpoint(
         file, folder, model=model, route=route, config=config, num_classes=num_classes, portable=portable)
-    click.echo(json.dumps(asdict(done)) if as_json else done)
+    head = f'{"a new head of " * done["new_head"]}{done["num_classes"]} classes'
+    click.echo(json.dumps(done) if as_json else (
+        f'Recognised {done["recognised"]}.\nWrote {done["model"]} with {head} to {done["folder"]}.\n'
+        f"Load it: timm.create_model('local-dir:{done['folder']}', pretrained=True)"))

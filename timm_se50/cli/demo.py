@@ -41,7 +41,7 @@ def run_demo(
         What was measured: held-out accuracies as fractions, `equal` (logits at step 0 equal bit for bit), curves.
 
     Raises:
-        ValueError: `route` or `weights` is none of the above.
+        ValueError: `weights` is none of the above.
         RuntimeError: The file holds other weights than a plain ResNet-50's, or the extra 'demo' is not installed.
     """
     name = f'se_resnet50_{route}'

@@ -1,7 +1,6 @@
 """Files that come into a folder all or none, and nothing else there is touched."""
-import contextlib
 import os
-import shutil
+import resource
 import time
 from pathlib import Path
 
@@ -9,114 +8,71 @@ import pytest
 import timm
 
 from timm_se50 import save_checkpoint
-from timm_se50.checkpoint import FILES, replacing
-
-SMALL = dict(layers=(1, 1, 1, 1), channels=(16, 16, 16, 16), num_classes=2, se_reduction=4)
+from timm_se50.checkpoint import FILES, replace_files
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
 
-def make_busy(monkeypatch, path):
-    """Have a file be one that no new file can take the place of, as where it is a mount point."""
-    replace = os.replace
-
-    def busy(source, target):
-        if Path(target) == path and Path(source).parent.name == 'new':
-            raise OSError(16, 'Device or resource busy', str(target))
-        replace(source, target)
-
-    monkeypatch.setattr(os, 'replace', busy)
-
-
-@pytest.mark.parametrize('failing', range(3))
-@pytest.mark.parametrize('before', [(), FILES[:1], FILES])
-@pytest.mark.parametrize('links', [True, False])
-def test_a_file_that_cannot_be_replaced_changes_none(failing, before, links, tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [OSError(16, 'Device or resource busy'), KeyboardInterrupt()], ids=['busy', '^C'])
+@pytest.mark.parametrize('failing', range(2))
+@pytest.mark.parametrize('before', [(), FILES[:1], FILES], ids=len)
+@pytest.mark.parametrize('new', [FILES[:2], FILES], ids=len)
+def test_a_file_that_cannot_be_replaced_changes_none(error, failing, before, new, tmp_path, monkeypatch):
     """What was there is put back, and what was not goes."""
-    folder = tmp_path / 'm'
-    folder.mkdir()
-    for name in before:
-        (folder / name).write_text(f'old {name}')
-    (folder / 'notes.txt').write_text('mine')
-    here = contents(folder)
-
-    def no_links(*args, **kwargs):
-        raise OSError(18, 'Invalid cross-device link')
-
-    make_busy(monkeypatch, folder / FILES[failing])
-    if not links:
-        monkeypatch.setattr(os, 'link', no_links)
-    with pytest.raises(OSError, match=rf"busy: '.*{FILES[failing]}'"):
-        save_checkpoint(timm.create_model('se_resnet50_patch', **SMALL), folder)
-    assert contents(folder) == here
-    monkeypatch.undo()
-    save_checkpoint(timm.create_model('se_resnet50_patch', **SMALL), folder)
-    assert sorted(contents(folder)) == sorted([*FILES, 'notes.txt'])
-
-
-def test_an_interrupt_in_the_midst_puts_back(tmp_path, monkeypatch):
-    (tmp_path / 'a').write_text('old')
-    replace = os.replace
-
-    def interrupted(source, target):
-        replace(source, target)
-        if Path(source).parent.name == 'new':
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, 'replace', interrupted)
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path, ['a', 'b']) as new:
-        write(new, 'ab')
-    assert contents(tmp_path) == {'a': b'old'}
-
-
-def write(folder, names):
-    for name in names:
-        (folder / name).write_text('new')
-
-
-def test_files_that_are_not_there_any_more_go_and_come_back(tmp_path, monkeypatch):
-    for name in 'abc':
+    for name in (*before, 'notes.txt'):
         (tmp_path / name).write_text(f'old {name}')
     here = contents(tmp_path)
+    replace = os.replace
+
+    def fail(source, target):
+        taken = Path(source).parent.name == 'new' and Path(target).name == FILES[failing]
+        if not taken or isinstance(error, KeyboardInterrupt):
+            replace(source, target)
+        if taken:
+            raise error
+
     with monkeypatch.context() as patch:
-        make_busy(patch, tmp_path / 'c')
-        with pytest.raises(OSError, match='busy'), replacing(tmp_path, 'abc') as new:
-            write(new, 'ac')
+        patch.setattr(os, 'replace', fail)
+        with pytest.raises(type(error)):
+            replace_files(tmp_path, dict.fromkeys(new, b'new'))
     assert contents(tmp_path) == here
-    with replacing(tmp_path, 'abc') as new:
-        write(new, 'ac')
-    assert contents(tmp_path) == {'a': b'new', 'c': b'new'}
+    replace_files(tmp_path, dict.fromkeys(new, b'new'))
+    assert contents(tmp_path) == dict.fromkeys(new, b'new') | {'notes.txt': b'old notes.txt'}
 
 
-def test_a_full_disk_is_named(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, 'No space left on device')
+def test_a_full_disk_is_named(tmp_path):
+    replace_files(tmp_path, {'config.json': b'old'})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # as a full disk: writing past 1 MiB fails
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{tmp_path}'"):
+            replace_files(tmp_path, {'config.json': b'new', 'model.safetensors': bytes(1 << 21)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert contents(tmp_path) == {'config.json': b'old'}
 
-    monkeypatch.setattr(shutil, 'copyfile', full)
-    with pytest.raises(OSError, match=rf"\[Errno 28\] No space left on device: '{tmp_path}'"), \
-            replacing(tmp_path, 'a') as new:
-        shutil.copyfile('x', new)
-    assert list(tmp_path.iterdir()) == []
+
+def test_what_is_in_the_way_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'dangling').symlink_to(tmp_path / 'gone')
+    (tmp_path / 'model' / 'config.json').mkdir(parents=True)
+    for name, error in (('file', 'is a file; expected a folder'), ('dangling', 'is a file'), ('model', 'config.json')):
+        with pytest.raises(OSError, match=error):
+            replace_files(tmp_path / name, dict.fromkeys(FILES, b'new'))
+    assert contents(tmp_path) == {'file': b''}
 
 
-@pytest.mark.parametrize('failing', [False, True])
-def test_nothing_of_the_users_is_removed(failing, tmp_path):
+def test_nothing_of_the_users_is_removed_or_made(tmp_path):
     """Of whatever name and age: what another save, of this version or an earlier one, may have left there."""
     for name in ('.saving-photos', '.pulling-x', '.timm-se50-mine', 'photos'):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'lock').write_text('mine')
         os.utime(tmp_path / name, (time.time() - 1e6,) * 2)
     before = contents(tmp_path)
-    with contextlib.suppress(ValueError), replacing(tmp_path / 'model', 'a') as new:
-        write(new, 'a')
-        if failing:
-            raise ValueError
-    assert contents(tmp_path) == before | ({} if failing else {'model/a': b'new'})
-    assert failing != (tmp_path / 'model').exists()
+    replace_files(tmp_path / 'model', {'config.json': b'new'})
+    assert contents(tmp_path) == before | {'model/config.json': b'new'}
     with pytest.raises(ValueError, match='no SE blocks'):
         save_checkpoint(timm.create_model('resnet18'), tmp_path / 'deep' / 'er' / 'model')
-    with pytest.raises(OSError, match='too long'):
-        save_checkpoint(timm.create_model('se_resnet50_patch', **SMALL), tmp_path / 'deep' / ('x' * 300))
     assert not (tmp_path / 'deep').exists()

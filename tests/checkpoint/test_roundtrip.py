@@ -5,8 +5,6 @@ Every model here has gates that are not neutral, at settings that differ, so a l
 import copy
 import io
 import pickle
-import subprocess
-import sys
 
 import onnxruntime
 import pytest
@@ -33,49 +31,30 @@ def model(route):
     return trained(f'se_resnet50_{route}', se_stages=(2, 4), se_reduction=(4, 8))
 
 
-def assert_se_is_live(model, x):
-    """Each SE module's fc2 moves the logits, so none is a dead leaf that another one stands in for."""
-    with torch.no_grad():
-        for module in [m for m in model.modules() if isinstance(m, SEModule)]:
-            before = model(x)
-            module.fc2.bias += 1.0
-            assert not torch.equal(model(x), before)
+def saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
 
 
-def test_deepcopy_uses_its_own_se(model, images):
-    twin = copy.deepcopy(model)
-    expected = model(images)
-    assert torch.equal(twin(images), expected)
-    assert_se_is_live(twin, images)
-    assert torch.equal(model(images), expected), 'the original moved with the copy'
+COPIES = {
+    'deepcopy': copy.deepcopy, 'torch.save': saved,
+    **{f'pickle {n}': lambda m, n=n: pickle.loads(pickle.dumps(m, n)) for n in (2, pickle.HIGHEST_PROTOCOL)}}
 
 
-@pytest.mark.parametrize('protocol', [2, pickle.HIGHEST_PROTOCOL])
-def test_pickle(model, images, protocol):
-    twin = pickle.loads(pickle.dumps(model, protocol))
-    assert torch.equal(twin(images), model(images))
-    assert_se_is_live(twin, images)
-
-
-def test_torch_save_of_the_model_and_of_one_stage(model, images):
-    for whole, part in ((model, model), (model.layer4, model.layer4)):
-        file = io.BytesIO()
-        torch.save(part, file)
-        file.seek(0)
-        twin = torch.load(file, weights_only=False)
-        x = images if part is model else torch.ones(1, 256, 4, 4)
-        assert torch.equal(twin(x), whole(x))
-        assert_se_is_live(twin, x)
-
-
-@BOTH_IF_WEEKLY
-def test_saved_model_opens_in_another_process(model, images, tmp_path):
-    torch.save(model, tmp_path / 'model.pt')
-    torch.save(images, tmp_path / 'images.pt')
-    code = ('import sys, torch; load = lambda n: torch.load(f"{sys.argv[1]}/{n}.pt", weights_only=False);'
-            'torch.set_num_threads(1); torch.save(load("model")(load("images")), f"{sys.argv[1]}/logits.pt")')
-    subprocess.run([sys.executable, '-c', code, tmp_path], check=True)
-    assert torch.equal(torch.load(tmp_path / 'logits.pt'), model(images))
+@pytest.mark.parametrize('way', COPIES)
+def test_a_copy_uses_its_own_se(model, images, way):
+    """Of the whole model, and of one stage."""
+    for whole, x in ((model, images), (model.layer4, torch.ones(1, 256, 4, 4))):
+        expected, twin = whole(x), COPIES[way](whole)
+        assert torch.equal(twin(x), expected)
+        with torch.no_grad():
+            for module in [m for m in twin.modules() if isinstance(m, SEModule)]:  # none is a dead leaf
+                before = twin(x)
+                module.fc2.bias += 1.0
+                assert not torch.equal(twin(x), before)
+        assert torch.equal(whole(x), expected), 'the original moved with the copy'
 
 
 @BOTH_IF_WEEKLY

@@ -77,8 +77,9 @@ def test_folder_needs_no_weights(tmp_path):
 @pytest.mark.parametrize(('args', 'message'), [
     (('nosuch',), 'Unknown model (nosuch)'), (('se_resnet50',), 'Near it: se_resnet50_patch, se_resnet50_'),
     (('resnet5o.a1_in1k',), 'Near it: resnet50.'), (('se_resnet50_patch.a1',), 'Near it: se_resnet50_patch.a1_in1k'),
-    (('nowhere/model',), 'nowhere/model'), (('.',), 'holds no config.json'),
-    (('convnext_atto',), 'holds no ResNet'), (('null',), 'null/config.json'), (('hf-hub:a@b@c',), 'hf-hub:a@b@c')])
+    (('nowhere/model',), 'nowhere/model'), (('.',), 'Config file not found'),
+    (('convnext_atto',), 'holds no ResNet'), (('null',), 'local-dir:null cannot be loaded'),
+    (('hf-hub:a@b@c',), 'hf-hub:a@b@c cannot be loaded')])
 def test_bad_input_is_one_line(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('null').mkdir()

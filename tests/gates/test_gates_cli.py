@@ -125,7 +125,7 @@ def test_nan_is_named(images, tmp_path):
 
 
 @pytest.mark.parametrize(('args', 'message'), [
-    (('{images}', '{images}'), 'holds no config.json'),
+    (('{images}', '{images}'), 'Config file not found: {images}'),
     (('{images}/red/0.png', '{images}'), 'is a file; expected a checkpoint folder'),
     (('resnet50.no_tag', '{images}'), 'Unknown model (resnet50.no_tag)'),
     (('{checkpoint}', '{images}/none'), 'there is no such image or folder'),
@@ -138,4 +138,4 @@ def test_bad_input_is_one_line(checkpoint, images, args, message):
     result = _run(*(a.format(checkpoint=checkpoint, images=images) for a in args), code=1)
     assert result.stdout == ''
     [line] = result.stderr.splitlines()
-    assert message in line
+    assert message.format(images=images) in line

@@ -1,21 +1,21 @@
 """A model as a folder: weights as safetensors, config.json and a model card; nothing is pickled."""
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from ..weights import recognise, seresnet50_weights
-from .card import CardConfig, is_tag_of, origin, render_card
+from ..weights import naming, recognise, seresnet50_weights
+from .card import CardConfig, origin, render_card
 from .config import checkpoint_config
-from .replacing import replacing
 
-__all__ = ['FILES', 'save_checkpoint', 'write_checkpoint']
+__all__ = ['FILES', 'checkpoint_files', 'replace_files', 'save_checkpoint']
 
 FILES = ('model.safetensors', 'config.json', 'README.md')
 
@@ -52,48 +52,34 @@ def save_checkpoint(
         OSError: A file cannot be written. After either, the folder holds what it held before.
     """
     folder = Path(os.path.abspath(folder))
-    with replacing(folder, FILES) as new:
-        write_checkpoint(
-            model, new, portable=portable, label_names=label_names, data_config=data_config, card=card,
-            source=f'local-dir:{folder.name}')
+    source = f'local-dir:{folder.name}'
+    replace_files(folder, checkpoint_files(model, source, portable, label_names, data_config, card))
     return folder
 
 
-def write_checkpoint(
+def checkpoint_files(
         model: nn.Module,
-        folder: Path,
-        *,
+        source: str,
         portable: bool,
         label_names: Sequence[str] | None,
         data_config: Mapping[str, Any] | None,
         card: CardConfig,
-        source: str,
-) -> None:
-    """Write the three files into a folder that exists; `source` is the name that the card loads the model by."""
+) -> dict[str, bytes]:
+    """The three files, by name; `source` is the name that the card loads the model by."""
     model = unwrap_model(model)
-    config, architecture, se = checkpoint_config(model, portable, label_names, data_config)
-    base_model, license, of_tag = origin(model.pretrained_cfg, card)  # type: ignore[arg-type]
-    config['pretrained_cfg']['license'] = license
-    if not of_tag:
-        for key in ('origin_url', 'paper_name', 'paper_ids'):
-            config['pretrained_cfg'].pop(key, None)  # of the weights that it did not start from
-    if not of_tag or portable or not is_tag_of(config, base_model):
-        # the tag would name another origin, or one of timm's seresnet50, when the model is saved once more
-        config['pretrained_cfg'].pop('tag', None)
-        if of_tag:
-            config['pretrained_cfg']['hf_hub_id'] = base_model
+    config, se = checkpoint_config(model, portable, label_names, data_config)
+    base_model, license = origin(cast(dict[str, Any], model.pretrained_cfg), card)
+    for key in ('tag', 'origin_url', 'paper_name', 'paper_ids'):  # of the weights that it started from
+        config['pretrained_cfg'].pop(key, None)
+    config['pretrained_cfg'] |= {'hf_hub_id': base_model, 'license': license}
     network = recognise(model.state_dict()).partition(' (se_stages=')[0]  # the settings of SE are a line of their own
-    text = render_card(config, architecture, network, se, card, base_model, source)
     weights = seresnet50_weights(model) if portable else model.state_dict()
-    tensors = {k: _plain(k, v) for k, v in weights.items()}
-
-    (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
-    (folder / 'README.md').write_text(text, encoding='utf-8')
-    try:
-        save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})  # transformers asks for 'format'
-    except SafetensorError as e:
-        raise OSError(f'model.safetensors could not be written to {folder}: {e}') from e
-    (folder / 'model.safetensors').chmod((folder / 'config.json').stat().st_mode)  # safetensors makes it private
+    tensors = {key: _plain(key, value) for key, value in weights.items()}
+    return {
+        'model.safetensors': save(tensors, metadata={'format': 'pt'}),  # transformers asks for 'format'
+        'config.json': (json.dumps(config, indent=2) + '\n').encode(),
+        'README.md': render_card(config, network, se, card, source).encode(),
+    }
 
 
 def _plain(key: str, tensor: Tensor) -> Tensor:
@@ -101,6 +87,39 @@ def _plain(key: str, tensor: Tensor) -> Tensor:
     if hasattr(tensor, 'full_tensor'):
         raise ValueError(f'{key!r} is sharded; gather the weights first, for example with '
                          'torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True).')
-    if tensor.is_meta:
-        raise ValueError(f'{key!r} is on the meta device and so has no data; load the weights first.')
     return tensor.detach().cpu().contiguous()
+
+
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Give a folder, made if need be, these of `FILES` and no others of them; all or none.
+
+    Each is written beside the one that is there, and takes its place in one step.
+
+    Raises:
+        OSError: One cannot be written, moved or removed. What was there is put back.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(f'{folder} is a file; expected a folder, or a name for a new one.')
+    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder), tempfile.TemporaryDirectory(dir=folder, prefix='.timm-se50-') as tmp:
+        new, old = Path(tmp, 'new'), Path(tmp, 'old')
+        new.mkdir()
+        old.mkdir()
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        there = [name for name in FILES if os.path.lexists(folder / name)]
+        for name in there:
+            shutil.copy2(folder / name, old / name, follow_symlinks=False)
+        try:
+            for name in files:
+                os.replace(new / name, folder / name)
+            for name in there:
+                if name not in files:
+                    (folder / name).unlink()
+        except BaseException:
+            for name in [name for name in FILES if not (new / name).exists()]:  # it has been moved
+                if name in there:
+                    os.replace(old / name, folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+            raise

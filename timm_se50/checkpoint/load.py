@@ -6,7 +6,6 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from ..weights import clean_weights, naming
-from .outline import read_config
 
 __all__ = ['load_model', 'read_weights']
 
@@ -20,29 +19,18 @@ def load_model(checkpoint: str, weights: bool = True, **kwargs) -> nn.Module:
         weights: Load the weights, too.
         **kwargs: Arguments of `timm.create_model()`.
 
-    Returns:
-        The model.
-
     Raises:
-        ValueError: It is neither; the message says why.
-        FileNotFoundError: The folder does not exist, or holds no checkpoint.
+        ValueError: It is a file.
         RuntimeError: timm cannot load it; the message says why.
     """
-    folder = checkpoint.removeprefix('local-dir:')
-    if os.path.isdir(folder):
-        if not os.path.isfile(os.path.join(folder, 'config.json')):
-            raise FileNotFoundError(
-                f'{folder} holds no config.json; expected a folder of save_checkpoint() or `timm-se50 convert`.')
-        read_config(folder)
-        checkpoint = f'local-dir:{folder}'
-    elif os.path.isfile(folder):
-        raise ValueError(
-            f'{folder} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert {folder} FOLDER.')
-    elif checkpoint != folder or os.path.isdir(os.path.dirname(folder)):
-        raise FileNotFoundError(f'{folder}: there is no such folder.')
+    if os.path.isdir(checkpoint):
+        checkpoint = f'local-dir:{checkpoint}'
+    elif os.path.isfile(checkpoint):
+        raise ValueError(f'{checkpoint} is a file; expected a checkpoint folder. Make one of it: timm-se50 convert '
+                         f'{checkpoint} FOLDER.')
     try:
         return timm.create_model(checkpoint, pretrained=weights, **kwargs).eval()
-    except Exception as e:  # what a wrong config makes of timm has no bound, nor what is no Hub id
+    except Exception as e:  # what a wrong config.json makes of timm has no bound, nor what is no Hub id
         raise RuntimeError(f'{checkpoint} cannot be loaded: {type(e).__name__}: {e}') from e
 
 
@@ -60,9 +48,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         ValueError: It cannot be read.
         RuntimeError: It holds something else; the message says what.
     """
-    if os.path.isdir(path):
-        raise FileNotFoundError(f'{path} is a folder; expected a file with weights, for example model.safetensors.')
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: there is no such file.')
+        raise FileNotFoundError(f'{path} is no file; expected one with weights, for example model.safetensors.')
     with naming(path):
         return clean_weights(load_state_dict(str(path)))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..checkpoint import model_name, read_weights, save_checkpoint
+from ..checkpoint import read_weights, save_checkpoint
 from ..squeeze_excite import SEConfig
 from ..weights import check_weights
 from .digits import IMAGE_SIZE, accuracy, load_digits, plot_curves, predict, train
@@ -41,10 +41,10 @@ def run_demo(
         What was measured: held-out accuracies as fractions, `equal` (logits at step 0 equal bit for bit), curves.
 
     Raises:
-        ValueError: `route` or `weights` is none of the above.
+        ValueError: `weights` is none of the above.
         RuntimeError: The file holds other weights than a plain ResNet-50's, or the extra 'demo' is not installed.
     """
-    name = model_name(route)
+    name = f'se_resnet50_{route}'
     try:
         import matplotlib.figure  # noqa: F401
         import sklearn.datasets  # noqa: F401

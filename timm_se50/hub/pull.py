@@ -1,6 +1,5 @@
 """Models from the Hugging Face Hub: one commit for all files, each verified before it is used."""
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import timm
 from huggingface_hub import HfApi, constants
 from torch import nn
 
-from ..checkpoint import FILES, check_folder, replacing
+from ..checkpoint import FILES, check_folder, replace_files
 from .client import progress_bars
 from .verified import cached, note_revision, stated, verified
 
@@ -93,10 +92,7 @@ def download_checkpoint(
     if folder is None:
         return source
     folder = Path(os.path.abspath(folder))
-    with replacing(folder, FILES) as new:
-        for name in FILES:
-            if (source / name).exists():
-                shutil.copyfile(source / name, new / name)
+    replace_files(folder, {name: (source / name).read_bytes() for name in FILES if (source / name).exists()})
     return folder
 
 

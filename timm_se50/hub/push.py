@@ -1,16 +1,13 @@
 """Models to the Hugging Face Hub: what is new goes there in one commit, on top of the one that was looked at."""
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import get_token, validate_repo_id
 from torch import nn
 
-from ..checkpoint.card import CardConfig
-from ..checkpoint.folder import FILES, write_checkpoint
+from ..checkpoint import CardConfig, checkpoint_files
 from .client import asked, explained, progress_bars
 from .verified import stated
 
@@ -86,15 +83,11 @@ def push_to_hub(
     if '/' not in repo_id and not dry_run:
         with explained(repo_id):
             repo_id = f'{asked(api.whoami)["name"]}/{repo_id}'
-    with progress_bars(not quiet), tempfile.TemporaryDirectory() as tmp:
-        folder = Path(tmp)
-        write_checkpoint(
-            model, folder, portable=portable, label_names=label_names, data_config=data_config, card=card,
-            source=f'hf-hub:{repo_id}')
-        sizes = {name: (folder / name).stat().st_size for name in FILES}
-        pushed = Pushed(repo_id, sizes, (folder / 'README.md').read_text('utf-8'))
-        if dry_run:
-            return pushed
+    files = checkpoint_files(model, f'hf-hub:{repo_id}', portable, label_names, data_config, card)
+    pushed = Pushed(repo_id, {name: len(content) for name, content in files.items()}, files['README.md'].decode())
+    if dry_run:
+        return pushed
+    with progress_bars(not quiet):
         with explained(repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)
         info, there = stated(api, repo_id, revision)
@@ -102,10 +95,10 @@ def push_to_hub(
             raise ValueError(
                 f'{repo_id} is {"private" if info.private else "public"}, and private={private} was asked for; nothing '
                 'was sent. Change it in its settings on the Hub, or leave private out.')
-        names = [name for name in FILES if name != 'README.md' or overwrite_card or name not in there]
+        names = [name for name in files if name != 'README.md' or overwrite_card or name not in there]
         with explained(repo_id):
             commit = api.create_commit(  # none if all of it is there, and refused if someone else committed meanwhile
-                repo_id, [CommitOperationAdd(name, str(folder / name)) for name in names], revision=revision,
+                repo_id, [CommitOperationAdd(name, files[name]) for name in names], revision=revision,
                 commit_message=commit_message, create_pr=create_pr, parent_commit=info.sha)
     changed = commit.oid != info.sha
     return replace(pushed, commit=commit.oid, changed=changed, url=commit.pr_url or commit.commit_url)

@@ -19,6 +19,7 @@ def check_name(name: str) -> None:
     known = timm.list_models(include_tags=tagged)
     if not (name in known if tagged else timm.is_model(name)):
         tags = [k for k in known if k.startswith(f'{name.partition(".")[0]}.')]
-        near = [k for k in known if k.startswith(name)][:5] or difflib.get_close_matches(name, tags or known, cutoff=0.5)
+        near = [k for k in known if k.startswith(name)][:5]
+        near = near or difflib.get_close_matches(name, tags or known, cutoff=0.5)
         raise ValueError(f'Unknown model ({name}): timm has none of that name, and here is no such folder. '
                          f'Near it: {", ".join(near) or "nothing"}.')

@@ -8,6 +8,8 @@ with one scale and one shift for each channel of each sample. So the large maps 
 once for this. Backward, with g the gradient that passes the ReLU, all that is needed of the large maps is two sums over
 the pixels of each channel of each sample, that of g and that of g * x^.
 """
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,56 +21,51 @@ __all__ = ['excite', 'excite_backward', 'parameters', 'traced_norm_relu', 'trace
 
 
 def parameters(norm: nn.BatchNorm2d, se: SEModule) -> tuple[Tensor, ...]:
-    """Those that `excite` and its like take, in their order."""
+    """Those of the norm, and those that `excite` takes, in its order."""
     return norm.weight, norm.bias, se.fc1.weight, se.fc1.bias, se.fc2.weight, se.fc2.bias
 
 
 def excite(
-        mean_x: Tensor,
-        params: tuple[Tensor, ...],
+        squeeze: Tensor,
+        params: Sequence[Tensor],
         scales: tuple[float, float],
         keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the norm's output is multiplied by, (N, C); and the hidden layer, (N, C/r), and sigmoid, (N, C), behind it.
 
     Args:
-        mean_x: Mean of x^ over pixels, (N, C).
-        params: As `parameters` gives them.
+        squeeze: Mean of the norm's output over pixels, (N, C).
+        params: Weight and bias of fc1 and of fc2.
         scales: `logit_scale` and `gate_scale` of the SE module.
         keep: What drop path multiplies each sample by, (N, 1).
     """
-    gamma, beta, weight1, bias1, weight2, bias2 = (p.to(mean_x.dtype) for p in params)
-    hidden = torch.addmm(bias1, torch.addcmul(beta, gamma, mean_x), weight1.flatten(1).mT).relu()
-    sigmoid = (torch.addmm(bias2, hidden, weight2.flatten(1).mT) * scales[0]).sigmoid()
+    weight1, bias1, weight2, bias2 = (p.to(squeeze.dtype) for p in params)
+    hidden = torch.addmm(bias1, squeeze, weight1.flatten(1).mT).relu()
+    sigmoid = torch.addmm(bias2, hidden, weight2.flatten(1).mT, beta=scales[0], alpha=scales[0]).sigmoid()
     return sigmoid * (scales[1] if keep is None else scales[1] * keep), hidden, sigmoid
 
 
 def excite_backward(
-        sum_g: Tensor,
-        sum_gx: Tensor,
-        mean_x: Tensor,
+        d_gate: Tensor,
+        squeeze: Tensor,
         steps: tuple[Tensor, Tensor],
-        params: tuple[Tensor, ...],
+        params: Sequence[Tensor],
         scales: tuple[float, float],
         keep: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """The gate, and the gradients of the squeeze and of `params`, from the sums of g and of g * x^, (N, C) each.
+    """The gate, and the gradients of the squeeze and of `params`, from the gate's, (N, C).
 
     `steps` are the last two that `excite` returned. By hand: autograd of these few numbers was twice as slow, 1 % of a
     training step.
     """
     hidden, sigmoid = steps
-    gamma, beta, weight1, _, weight2, _ = (p.to(mean_x.dtype) for p in params)
+    weight1, _, weight2, _ = (p.to(squeeze.dtype) for p in params)
     gate_scale = scales[1] if keep is None else scales[1] * keep
-    gate = sigmoid * gate_scale
-    d_gate = torch.addcmul(gamma * sum_gx, beta, sum_g)
     d_logit = torch.ops.aten.sigmoid_backward(d_gate, sigmoid) * (gate_scale * scales[0])
     d_hidden = torch.ops.aten.threshold_backward(d_logit @ weight2.flatten(1), hidden, 0)
-    d_squeeze = d_hidden @ weight1.flatten(1)
     return (
-        gate, d_squeeze,
-        torch.addcmul(gate * sum_gx, d_squeeze, mean_x).sum(0), torch.addcmul(d_squeeze, gate, sum_g).sum(0),
-        (d_hidden.mT @ torch.addcmul(beta, gamma, mean_x)).view_as(weight1), d_hidden.sum(0),
+        sigmoid * gate_scale, d_hidden @ weight1.flatten(1),
+        (d_hidden.mT @ squeeze).view_as(weight1), d_hidden.sum(0),
         (d_logit.mT @ hidden).view_as(weight2), d_logit.sum(0))
 
 
@@ -108,7 +105,9 @@ def traced_norm_se_add_relu(
     """`relu(keep * se(norm(z)) + shortcut)`, norm in training mode, in operators that a compiler can fuse."""
     with torch.autocast(z.device.type, enabled=False):
         pivot, means, mean, invstd = statistics(z, norm)
-        gate, *_ = excite((means - mean) * invstd, parameters(norm, se), (se.logit_scale, se.gate_scale), keep)
+        gamma, beta, *params = parameters(norm, se)
+        squeeze = torch.addcmul(beta, gamma, (means - mean) * invstd)
+        gate, *_ = excite(squeeze, params, (se.logit_scale, se.gate_scale), keep)
         scale = gate * norm.weight * invstd
         return affine_relu(z, pivot, scale, gate * norm.bias - scale * mean, shortcut)
 

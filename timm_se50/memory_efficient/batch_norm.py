@@ -3,12 +3,13 @@
 PyTorch's own, and on a CPU what is faster there: where a channel's pixels lie one behind the other, BatchNorm adds them
 one at a time, in double precision, which took it six times as long as sums of several at once.
 """
+from itertools import repeat
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['batch_norm', 'by_sample', 'is_by_sample', 'normalized', 'statistics', 'update_running_']
+__all__ = ['batch_norm', 'by_sample', 'is_by_sample', 'normalized', 'sample_means', 'statistics', 'update_running_']
 
 # Up to this ratio of a channel's squared mean to its variance, the latter is a difference of sums, which costs 3 bits
 MAX_RATIO = 4
@@ -30,11 +31,8 @@ def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -
     """The norm's output, `gamma * x^ + beta`, each by channel, (C,), or by sample too, (N, C); x^ without the two."""
     if gamma is None or gamma.ndim == 1:
         return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
-    if is_by_sample(z) and (z.is_contiguous() or not _is_full(z)):
+    if z.is_contiguous() or not _is_full(z):
         return _normalized_by_sample(z, mean, invstd, gamma, beta)
-    if not _is_full(z):  # its few digits and range are for the normalized numbers
-        gamma, beta = gamma.to(z.dtype), beta.to(z.dtype)
-        return torch.addcmul(beta[..., None, None], normalized(z, mean, invstd), gamma[..., None, None])
     scale = gamma * invstd
     return torch.addcmul((beta - scale * mean)[..., None, None], z, scale[..., None, None])
 
@@ -42,7 +40,7 @@ def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -
 def _normalized_by_sample(z: Tensor, mean: Tensor, invstd: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """The same by BatchNorm's own loop, which computes in full precision, whatever the map has."""
     out, unused = torch.empty_like(z), mean.new_empty(0)
-    for x, y, g, b, m, v in by_sample(z, out, gamma, beta, mean.expand_as(gamma), (invstd ** -2).expand_as(gamma)):
+    for x, y, g, b, m, v in by_sample(z, out, gamma, beta, mean, invstd ** -2):
         torch.native_batch_norm(x, g, b, m, v, False, 0.0, 0.0, out=(y, unused, unused))
     return out
 
@@ -54,27 +52,33 @@ def is_by_sample(z: Tensor) -> bool:
 
 def by_sample(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """What BatchNorm takes to have numbers of each sample's own: one map after another, (1, C, H, W), each with its
-    row of what is (N, C); and where the samples' channels lie one behind the other, all as one with N * C channels."""
-    n = len(tensors[0]) if all(t.is_contiguous() for t in tensors if t.ndim == 4) else 1
+    row of what is (N, C) and with what is (C,); and where the samples' channels lie one behind the other, all as one
+    with N * C channels."""
+    n, c = tensors[0].shape[:2]
+    if all(t.is_contiguous() for t in tensors if t.ndim == 4):
+        return [tuple(
+            t.view(1, n * c, *t.shape[2:]) if t.ndim == 4 else t.expand(n, c).reshape(-1) for t in tensors)]
     return list(zip(*(
-        t.reshape(-1, *(1,) * (t.ndim - 3), n * t.shape[1], *t.shape[2:]).unbind() for t in tensors), strict=True))
+        t.split(1) if t.ndim == 4 else t.unbind() if t.ndim == 2 else repeat(t, n) for t in tensors), strict=True))
+
+
+def sample_means(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mean by channel and sample, (N, C)."""
+    if _is_full(z) or not is_by_sample(z):
+        return z.mean((2, 3), dtype=dtype)
+    # in half precision the mean alone takes longer than mean and variance of a sample
+    unused = z.new_zeros(z.shape[1], dtype=dtype)
+    return torch.stack([torch.batch_norm_update_stats(x, unused, unused, 0.0)[0] for x, in by_sample(z)])
 
 
 def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean by channel and sample, (N, C); mean and 1 / std by channel. The norm's running statistics are updated."""
+    """Of a contiguous map: mean by channel and sample, (N, C); mean and 1 / std by channel.
+
+    The norm's running statistics are updated."""
     # for running statistics; without, the results have no more digits than the map
     unused = torch.zeros_like(cast(Tensor, norm.running_mean))
-    if z.is_contiguous():
-        means = z.mean((2, 3), dtype=unused.dtype)
-        mean, var = _moments(z, means, unused)
-    elif _is_full(z):
-        means = z.mean((2, 3))
-        mean, var = torch.batch_norm_update_stats(z, unused, unused, 0.0)
-    else:  # the mean alone takes longer than both of a sample; and these numbers' own error hides that of the means
-        parts = [torch.batch_norm_update_stats(x, unused, unused, 0.0) for x, in by_sample(z)]
-        means, vars_ = (torch.stack(part) for part in zip(*parts, strict=True))
-        mean = means.mean(0)
-        var = vars_.mean(0) + (means - mean).square().mean(0)
+    means = z.mean((2, 3), dtype=unused.dtype)
+    mean, var = _moments(z, means, unused)
     update_running_(norm, mean, var, z.numel() // len(mean))
     return means, mean, (var + norm.eps).rsqrt()
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..squeeze_excite import SEModule
 from ..torch_internals import is_batched, is_compiling
 from .arithmetic import excite, excite_backward, parameters
-from .batch_norm import batch_norm, by_sample, is_by_sample, normalized, statistics
+from .batch_norm import batch_norm, by_sample, is_by_sample, normalized, sample_means, statistics
 
 __all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
@@ -130,16 +130,17 @@ def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args
 
 def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
     """The output, and what the backward needs beside it: mean and 1 / std of the norm, mean of x^, and SE's steps."""
-    one_by_one = is_by_sample(z)
-    if one_by_one:
+    gamma, beta, *params = params
+    one_pass = z.device.type == 'cpu' and z.is_contiguous()
+    if one_pass:
         means, mean, invstd = statistics(z, norm)
     else:
         out, mean, invstd = batch_norm(z, norm)
-        means = z.mean((2, 3), dtype=mean.dtype)
+        means = sample_means(z, mean.dtype)
     mean_x = (means - mean) * invstd
-    gate, *steps = excite(mean_x, params, *args)
-    if one_by_one:
-        out = normalized(z, mean, invstd, gate * params[0], gate * params[1]).add_(shortcut)
+    gate, *steps = excite(torch.addcmul(beta, gamma, mean_x), params, *args)
+    if one_pass:
+        out = normalized(z, mean, invstd, gate * gamma, gate * beta).add_(shortcut)
     else:
         torch.addcmul(shortcut, out, gate.to(out.dtype)[..., None, None], out=out)
     return out.relu_(), mean, invstd, mean_x, *steps
@@ -147,29 +148,40 @@ def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
 
 def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tensor, ...]:
     """Gradients of z, shortcut and `params`."""
-    mean, invstd, mean_x, *steps = stats
+    (gamma, beta, *params), (mean, invstd, mean_x, *steps) = params, stats
+    squeeze, pixels = torch.addcmul(beta, gamma, mean_x), z[0, 0].numel()
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
-    sum_g, sum_gx = _sums(g, z, mean, invstd, at_once=not is_by_sample(z))
-    gate, d_squeeze, *d_params = excite_backward(sum_g, sum_gx, mean_x, steps, params, *args)
+    if not is_by_sample(z):  # few numbers, or a GPU: the fewest operators
+        y = normalized(z, mean, invstd, gamma, beta)
+        d_gate = (y * g).sum((2, 3), dtype=mean.dtype)
+        gate, d_squeeze, *d_params = excite_backward(d_gate, squeeze, steps, params, *args)
+        offset, scale = (t.to(z.dtype)[..., None, None] for t in (d_squeeze / pixels, gate))
+        d_z, d_gamma, d_beta = torch.ops.aten.native_batch_norm_backward(
+            torch.addcmul(offset, g, scale, out=y), z, gamma, None, None, mean, invstd, True, 0.0, (True, True, True))
+        return d_z, g, d_gamma, d_beta, *d_params
 
+    sum_g, sum_gx = _sums(g, z, mean, invstd)
+    d_gate = torch.addcmul(gamma * sum_gx, beta, sum_g)
+    gate, d_squeeze, *d_params = excite_backward(d_gate, squeeze, steps, params, *args)
+    d_gamma = torch.addcmul(gate * sum_gx, d_squeeze, mean_x).sum(0)
+    d_beta = torch.addcmul(d_squeeze, gate, sum_g).sum(0)
     # BatchNorm's backward of gamma * (gate * g + d_squeeze / pixels), the gradient of x^: its sum over the batch, and
     # that of its product with x^, are gamma times the gradients of beta and gamma
-    factor, (d_gamma, d_beta) = params[0].to(mean.dtype) * invstd, d_params[:2]
-    part = factor / (z.numel() // -len(mean))
+    factor = gamma * invstd
+    part = factor / (len(z) * -pixels)
     slope, offset = (d_gamma * part).expand_as(gate), (d_beta - len(z) * d_squeeze) * part
     scale = (gate * factor).to(z.dtype)
-    return normalized(z, mean, invstd, slope, offset).addcmul_(g, scale[..., None, None]), g, *d_params
+    d_z = normalized(z, mean, invstd, slope, offset).addcmul_(g, scale[..., None, None])
+    return d_z, g, d_gamma, d_beta, *d_params
 
 
-def _sums(g: Tensor, z: Tensor, mean: Tensor, invstd: Tensor, at_once: bool) -> tuple[Tensor, Tensor]:
+def _sums(g: Tensor, z: Tensor, mean: Tensor, invstd: Tensor) -> tuple[Tensor, Tensor]:
     """Of g, and of g * x^, over pixels, (N, C) each; a sample at a time BatchNorm's backward finds both in one pass."""
-    if not at_once:
-        parts = [
-            torch.ops.aten.native_batch_norm_backward(g1, z1, None, None, None, *stats, True, 0.0, (False, True, True))
-            for g1, z1, *stats in by_sample(g, z, *(t.expand(len(z), -1) for t in (mean, invstd)))]
-        _, sums_gx, sums_g = zip(*parts, strict=True)
-        return torch.stack(sums_g).view(len(g), -1), torch.stack(sums_gx).view(len(g), -1)
-    return g.sum((2, 3), dtype=mean.dtype), normalized(z, mean, invstd).mul_(g).sum((2, 3), dtype=mean.dtype)
+    parts = [
+        torch.ops.aten.native_batch_norm_backward(g1, z1, None, None, None, *stats, True, 0.0, (False, True, True))
+        for g1, z1, *stats in by_sample(g, z, mean, invstd)]
+    _, sums_gx, sums_g = zip(*parts, strict=True)
+    return torch.stack(sums_g).view(len(g), -1), torch.stack(sums_gx).view(len(g), -1)
 
 
 def _refuse_unknown_backward(d_out: Tensor) -> None:

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from helpers import changed
 from hub_api import Repo, sibling
 from hub_server import Fault
 from huggingface_hub import constants
+from huggingface_hub.errors import EntryNotFoundError
 
 from timm_se50 import download_checkpoint, pull_from_hub, push_to_hub
 
@@ -168,6 +170,9 @@ def test_a_pickle_is_refused_and_not_even_downloaded(server):
     with pytest.raises(ValueError, match=r'ann/pickled has no model\.safetensors; .* Pickled'):
         pull_from_hub('ann/pickled')
     assert server.requests('head', 'get') == (0, 0)
+    with pytest.raises(EntryNotFoundError, match=r'model\.safetensors'):
+        timm.create_model('hf-hub:ann/pickled', pretrained=True)
+    assert server.requests('get', 'get_lfs') == (1, 0)  # of its config.json
 
 
 def test_weights_that_are_no_numbers(server, model):

@@ -50,7 +50,7 @@ def check_described(cfg: Mapping[str, Any], kwargs: Mapping[str, Any], architect
     _check_stated(cfg, network, place)
     with naming(home):  # mapped into memory, and not read
         weights = (_hub.load_state_dict_from_path(home) if local
-                   else load_state_dict_from_hf(home, cache_dir=kwargs.get('cache_dir')))
+                   else load_state_dict_from_hf(home, 'model.safetensors', cache_dir=kwargs.get('cache_dir')))
     try:
         weights = map_resnet_weights(weights, network)
     except RuntimeError as e:

@@ -87,6 +87,8 @@ def _plain(key: str, tensor: Tensor) -> Tensor:
     if hasattr(tensor, 'full_tensor'):
         raise ValueError(f'{key!r} is sharded; gather the weights first, for example with '
                          'torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True).')
+    if tensor.is_meta:
+        raise ValueError(f'{key!r} is on the meta device and so has no data; load the weights first.')
     return tensor.detach().cpu().contiguous()
 
 

@@ -65,8 +65,8 @@ def checkpoint_config(
     """
     se = se_config(model)
     if not hasattr(model, 'pretrained_cfg'):
-        raise ValueError("The model has no pretrained_cfg, and so no preprocessing; make it by timm.create_model('resnet50', "
-                         '...), or set model.pretrained_cfg as timm does.')
+        raise ValueError('The model has no pretrained_cfg, and so no preprocessing; make it by '
+                         "timm.create_model('resnet50', ...), or set model.pretrained_cfg as timm does.")
     args = network_args(model) | se.model_args()
     if portable and (se != SEConfig() or 'block' in args):
         raise ValueError(

@@ -192,6 +192,7 @@ REFUSED = {
     'names by number': (tiny, {'label_names': {0: 'cat', 1: 'dog'}}, 'expected a list of 2 names'),
     'names in no order': (tiny, {'label_names': {'cat', 'dog'}}, 'expected a list of 2 names'),
     'a typing error': (tiny, {'data_config': {'means': (0.1, 0.2, 0.3)}}, "data_config: 'means' is unknown; expected "),
+    'text in tests': (tiny, {'data_config': {'test_crop_pct': 'x'}}, "data_config={'test_crop_pct': 'x'}: "),
     'text': (tiny, {'data_config': {'std': 'x'}}, "data_config={'std': 'x'}: timm can write no config with it"),
     'one size': (tiny, {'data_config': {'input_size': 64}}, "data_config={'input_size': 64}: "),
     'no name': (tiny, {'data_config': {'interpolation': 3}}, "data_config={'interpolation': 3}: "),

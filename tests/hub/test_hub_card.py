@@ -85,11 +85,13 @@ def test_recipe_and_results(tmp_path):
 
 
 @pytest.mark.parametrize(('wrong', 'message'), [
-    ({'results': [RESULTS[0] | {'value': '97 %'}]}, r"results\[0\]: .*'97 %'.*'value' \(a number\)"),
-    ({'results': [RESULTS[0] | {'metric': True}]}, r"results\[0\]: 'bool' object"),
-    ({'results': [RESULTS[0] | {'top5': 1}]}, r"results\[0\]: .* unexpected keyword argument 'top5'"),
-    ({'results': [{'dataset': 'x', 'metric': 'y', 'value': 1}]}, r"results\[0\]: .* missing .* argument: 'how'"),
-    ({'results': ['good']}, r'results\[0\]: .* must be a mapping, not str'),
+    ({'results': [RESULTS[0] | {'value': '97 %'}]}, r"results\[0\]=.*'value' \(a number\).*'97 %' is no number"),
+    ({'results': [RESULTS[0] | {'value': True}]}, r'True is no number'),
+    ({'results': [RESULTS[0] | {'how': 3}]}, r'or 3 no text'),
+    ({'results': [RESULTS[0] | {'metric': True}]}, r"results\[0\]=.*'bool' object"),
+    ({'results': [RESULTS[0] | {'top5': 1}]}, r"results\[0\]=.* unexpected keyword argument 'top5'"),
+    ({'results': [{'dataset': 'x', 'metric': 'y', 'value': 1}]}, r"results\[0\]=.* missing .* argument: 'how'"),
+    ({'results': ['good']}, r"results\[0\]='good': expected 'dataset'"),
     ({'datasets': 'timm/imagenet'}, "datasets='timm/imagenet': expected a list"),
     ({'recipe': ['epochs']}, r"recipe=\['epochs'\]: expected a mapping"),
 ])

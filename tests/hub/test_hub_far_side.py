@@ -147,7 +147,7 @@ def test_offline_a_file_under_a_wrong_hash_stays_and_is_not_loaded(server, weigh
 
 
 @pytest.mark.parametrize(('name', 'content', 'message'), [
-    ('config.json', b'\xff\xfe{}', 'cannot be used: UnicodeDecodeError'),
+    ('config.json', b'\xff\xfe{}', 'is no config.json of timm: UnicodeDecodeError'),
     ('model.safetensors', b'\xff' * 100, 'cannot be read'),
     ('config.json', {'num_classes': 5}, r"'fc\.weight' has shape \(3, 64\), and \(5, 64\)"),
     ('config.json', {'architecture': 'resnet18'}, "is of a 'resnet18'; expected"),

@@ -2,6 +2,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class CardConfig:
             try:
                 _eval_result(**result)
             except (AttributeError, TypeError, ValueError) as e:
-                raise ValueError(f"results[{i}]: {e}. Expected 'dataset', 'metric', 'value' (a number), 'how' (it was "
-                                 "measured) and maybe 'split'.") from e
+                raise ValueError(f"results[{i}]={result!r}: expected 'dataset', 'metric', 'value' (a number), 'how' "
+                                 f"(the command and conditions) and maybe 'split': {e}") from e
 
 
 def cards_folder() -> Path:
@@ -109,6 +110,8 @@ def render_card(config: Mapping[str, Any], network: str, se: SEConfig, card: Car
 
 def _eval_result(*, dataset: str, metric: str, value: float, how: str, split: str | None = None) -> EvalResult:
     """A result as the Hub has it, which has no place for `how`: that stands in the text."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not isinstance(how, str):
+        raise TypeError(f'{value!r} is no number, or {how!r} no text')
     return EvalResult(
         task_type='image-classification',
         dataset_type=re.sub(r'[^\w./-]+', '-', dataset.lower()),

@@ -3,7 +3,7 @@ import copy
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,8 +42,8 @@ def se_config(model: nn.Module) -> SEConfig:
         if isinstance(block, SEBlock)}
     if not stages:
         raise ValueError(
-            'The model has no SE blocks; put them in with timm_se50.replace_blocks_(model), save a model of timm as it '
-            'is with timm.models.push_to_hf_hub(), and of an inference form the model that it was made from.')
+            'The model has no SE blocks of ours; put them in with timm_se50.replace_blocks_(model). Save what is of '
+            'timm, as its seresnet50, with timm.models.push_to_hf_hub(), of an inference form its model.')
     reductions = []
     for block in stages.values():
         se = getattr(block, POSITIONS[block.se_position])
@@ -81,8 +81,8 @@ def checkpoint_config(
     cfg = config['pretrained_cfg'] | {'classifier': 'fc', 'first_conv': first_conv(model)}
     names = cfg.pop('label_names', None)  # those that it was loaded with, if they fit
     if label_names is not None:
-        if not isinstance(label_names, (list, tuple)) or len(label_names) != model.num_classes:
-            raise ValueError(f'label_names={label_names!r}: expected a list of {model.num_classes} names.')
+        if isinstance(label_names, (str, Mapping, Set)) or len(label_names) != model.num_classes:
+            raise ValueError(f'label_names={label_names!r:.60}: expected a list of {model.num_classes} names.')
         names = [str(name) for name in label_names]
     config |= {'pretrained_cfg': cfg, 'label_names': names}
     _check_rebuilds(model, make_outline('config.json', config['architecture'], cfg, config['model_args']))
@@ -104,7 +104,9 @@ def _written_by_timm(model: nn.Module, args: dict[str, Any], data_config: Mappin
             path = Path(tmp, 'config.json')
             save_config_for_hf(shown, str(path), data_config=plain)
             config = json.loads(path.read_text())
-        create_transform(**resolve_data_config(pretrained_cfg=config['pretrained_cfg']))
+        for use_test_size in (False, True):
+            create_transform(**resolve_data_config(
+                pretrained_cfg=config['pretrained_cfg'], use_test_size=use_test_size))
     except Exception as e:  # what timm makes of values of another kind has no bound
         raise ValueError(f'data_config={data_config}: timm can write no config with it: {type(e).__name__}: {e}') from e
     return config

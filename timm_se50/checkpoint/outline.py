@@ -66,7 +66,10 @@ def check_described(cfg: Mapping[str, Any], kwargs: Mapping[str, Any], architect
 
 def check_folder(folder: Path) -> None:
     """Raise a ValueError unless a folder holds one of our models, or timm's `seresnet50`, as its config.json says."""
-    cfg, architecture, args = _hub.load_model_config_from_path(folder)
+    try:
+        cfg, architecture, args = _hub.load_model_config_from_path(folder)
+    except Exception as e:  # what JSON of another form makes of timm has no bound
+        raise ValueError(f'{folder}/config.json is no config.json of timm: {type(e).__name__}: {e}') from e
     known = (*OURS, PORTABLE)
     if architecture not in known:
         raise ValueError(f'{folder}/config.json is of a {architecture!r}; expected one of {", ".join(known)}. '

@@ -36,9 +36,10 @@ def offline(line):
     for page, table in TABLES.items() for held, made, line in table])
 def test_line(page, made, line):
     given = {'timm': timm, 'torch': torch, 'torchvision': torchvision, 'detr': networks.detr, **vars(timm_se50)}
-    for word, name in {'smp.': 'segmentation_models_pytorch', 'Detr': 'transformers'}.items():
-        if word in made:
-            given['smp'] = pytest.importorskip(name, reason="pip install 'timm-se50[ecosystem]'")
+    if 'smp.' in made:
+        given['smp'] = pytest.importorskip('segmentation_models_pytorch', reason="pip install 'timm-se50[ecosystem]'")
+    if 'Detr' in made:
+        pytest.importorskip('transformers', reason="pip install 'timm-se50[ecosystem]'")
     if 'optimizer' in made:
         given['model'] = timm.create_model('resnet18')
     exec(offline(made), given)

@@ -27,9 +27,9 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]
         z, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, cast(float, norm.momentum), norm.eps)
 
 
-def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma=None, beta=None) -> Tensor:
-    """The norm's output, `gamma * x^ + beta`, each by channel, (C,), or by sample too, (N, C); x^ without the two."""
-    if gamma is None or gamma.ndim == 1:
+def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """The norm's output, `gamma * x^ + beta`, each by channel, (C,), or by sample too, (N, C)."""
+    if gamma.ndim == 1:
         return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
     if z.is_contiguous() or not _is_full(z):
         return _normalized_by_sample(z, mean, invstd, gamma, beta)
@@ -74,7 +74,8 @@ def sample_means(z: Tensor, dtype: torch.dtype) -> Tensor:
 def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
     """Of a contiguous map: mean by channel and sample, (N, C); mean and 1 / std by channel.
 
-    The norm's running statistics are updated."""
+    The norm's running statistics are updated.
+    """
     # for running statistics; without, the results have no more digits than the map
     unused = torch.zeros_like(cast(Tensor, norm.running_mean))
     means = z.mean((2, 3), dtype=unused.dtype)

@@ -79,6 +79,8 @@ def test_convolutions_of_another_kind():
     for model in (plain, efficient):
         for block in (model.layer1[0], model.layer3[0]):
             block.conv2, block.conv3 = nn.Sequential(block.conv2), nn.Sequential(block.conv3)
+        for conv in (model.layer2[0].conv2, model.layer4[0].conv3):  # of the norm behind it the mean alone tells
+            conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels), requires_grad=False)
     assert error(step(efficient.double()), step(plain.double())) < TOLERANCE
 
 
@@ -170,7 +172,8 @@ def test_hooks_run_on_every_submodule():
     for model in pair():
         count = Counter()
         for name, module in model.named_modules():
-            if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)):  # a hook there has the plain path run
+            # a hook on these, or on SE, has the plain path run
+            if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)) and 'se_standard' not in name:
                 module.register_forward_hook(lambda *args, name=name, count=count: count.update([name]))
         step(model)
         counts.append(count)
@@ -218,6 +221,28 @@ def test_autocast_is_at_most_twice_as_far_from_float32_as_the_plain_path():
     assert plain['output'].dtype == efficient['output'].dtype == torch.bfloat16
     assert all(plain[k].dtype == efficient[k].dtype for k in plain)
     assert error(efficient, exact) < 2 * error(plain, exact)
+
+
+def test_autocast_saves_no_copy_of_a_blocks_convolutions():
+    for model, dtype in zip(pair(), (torch.bfloat16, torch.float32), strict=True):
+        blocks = [m for m in model.modules() if isinstance(m, timm_se50.SEBottleneck)]
+        shapes = [m.weight.shape for block in blocks for m in block.modules() if type(m) is nn.Conv2d]
+        saved = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t), lambda t: t)
+        with hooks, torch.autocast('cpu', torch.bfloat16):
+            model(IMAGES)
+        assert len(shapes) == 4 * 5  # in a block three, one for its shortcut, and SE's first
+        assert [t.dtype for t in saved if t.shape in shapes] == 20 * [dtype]
+
+
+@pytest.mark.parametrize(('block', 'channels'), [(0, 64), (1, 256)])
+def test_autocast_of_an_input_in_full_precision(block, channels):
+    """Convolutions then take it in half, as autocast has it, and it is added to what they make of it."""
+    x = torch.randn(4, channels, 16, 16)
+    with torch.autocast('cpu', torch.bfloat16):
+        expected, found = (model.layer1[block](x) for model in pair(layers=(2, 1, 1, 1)))
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert error({'x': found}, {'x': expected}) < 0.01
 
 
 def test_ddp(tmp_path):

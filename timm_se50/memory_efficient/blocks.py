@@ -11,6 +11,7 @@ from ..squeeze_excite import SEModule
 from ..stock import is_pointwise, is_stock, is_stock_conv
 from ..torch_internals import has_global_hooks, is_compiling, is_transformed
 from .arithmetic import traced_norm_relu, traced_norm_se_add_relu
+from .convolution import convolution
 from .norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
 
 __all__ = ['MemoryEfficientBottleneck', 'set_memory_efficient']
@@ -73,7 +74,7 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     """The block's forward."""
     conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se_standard)
     compiling = is_compiling()
-    z = block.conv1(x)
+    z = _call(block.conv1, x)
     if _is_norm_relu_conv(z, block.bn1, block.act1, block.conv2):
         z = _norm_relu_conv(z, block.bn1, block.conv2)
     else:
@@ -89,12 +90,23 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
 
     # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
     keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
-    shortcut = (x if block.downsample is None else block.downsample(x)).to(z.dtype)
+    shortcut = x
+    if block.downsample is not None:
+        for layer in block.downsample if is_stock(block.downsample, nn.Sequential) else (block.downsample,):
+            shortcut = _call(layer, shortcut)
+    shortcut = shortcut.to(z.dtype)
     if compiling:
         return traced_norm_se_add_relu(z, shortcut, norm, se, keep)
     if remade:
         return norm_relu_conv_norm_se_add_relu(z, shortcut, cast(nn.BatchNorm2d, block.bn2), conv, norm, se, keep)
     return norm_se_add_relu(z, shortcut, norm, se, keep)
+
+
+def _call(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's output; of a convolution under autocast so that it saves no copy of its weight."""
+    if not is_compiling() and torch.is_autocast_enabled(x.device.type) and _is_conv(layer, x):
+        return convolution(x, layer)
+    return layer(x)
 
 
 def _norm_relu_conv(z: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
@@ -104,10 +116,16 @@ def _norm_relu_conv(z: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
 
 def _is_norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> bool:
     """Whether one function may stand for the three."""
-    device = z.device.type
+    return _is_norm(norm) and is_stock(act, nn.ReLU) and _is_conv(conv, z)
+
+
+def _is_conv(module: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """Whether a function of ours may stand for the module, a convolution that autocast would not give x in another
+    precision."""
+    device = x.device.type
     return (
-        _is_norm(norm) and is_stock(act, nn.ReLU) and is_stock_conv(conv) and conv.bias is None
-        and not (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != z.dtype))
+        is_stock_conv(module) and module.bias is None
+        and not (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype))
 
 
 def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:

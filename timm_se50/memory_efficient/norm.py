@@ -3,9 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from ..squeeze_excite import SEModule
-from ..torch_internals import is_batched, is_compiling
 from .arithmetic import excite, excite_backward, parameters
 from .batch_norm import batch_norm, by_sample, is_by_sample, normalized, sample_means, statistics
+from .convolution import conv_args, convolve, convolve_backward
+from .refusal import refuse_unknown_backward
 
 __all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
 
@@ -49,15 +50,15 @@ class _NormReLUConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, gamma, beta, weight, norm, conv):
-        ctx.conv_args = _conv_args(conv)
+        ctx.conv_args = conv_args(conv)
         h, mean, invstd = batch_norm(z, norm)
-        out = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
+        out = convolve(h.relu_(), weight, ctx.conv_args)
         ctx.save_for_backward(z, gamma, beta, weight, mean, invstd)
         return out
 
     @staticmethod
     def backward(ctx, d_out):
-        _refuse_unknown_backward(d_out)
+        refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd = ctx.saved_tensors
         h = normalized(z, mean, invstd, gamma, beta).relu_()
         grads = _norm_relu_conv_backward(
@@ -77,7 +78,7 @@ class _NormSEAddReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        _refuse_unknown_backward(d_out)
+        refuse_unknown_backward(d_out)
         z, out, *saved = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
             grads = _norm_se_add_relu_backward(d_out, z, out, saved[:6], saved[6:], ctx.args)
@@ -89,21 +90,21 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, shortcut, gamma, beta, weight, *args):
         params, (norm, conv, norm2, *ctx.args) = args[:6], args[6:]
-        ctx.conv_args = _conv_args(conv)
+        ctx.conv_args = conv_args(conv)
         with torch.autocast(z.device.type, enabled=False):
             h, mean, invstd = batch_norm(z, norm)
-            y = torch.convolution(h.relu_(), weight.to(h.dtype), None, *ctx.conv_args)
+            y = convolve(h.relu_(), weight, ctx.conv_args)
             out, *stats = _norm_se_add_relu(y, shortcut, norm2, params, ctx.args)
         ctx.save_for_backward(z, gamma, beta, weight, mean, invstd, out, *params, *stats)
         return out
 
     @staticmethod
     def backward(ctx, d_out):
-        _refuse_unknown_backward(d_out)
+        refuse_unknown_backward(d_out)
         z, gamma, beta, weight, mean, invstd, out, *saved = ctx.saved_tensors
         with torch.autocast(z.device.type, enabled=False):
             h = normalized(z, mean, invstd, gamma, beta).relu_()
-            y = torch.convolution(h, weight.to(h.dtype), None, *ctx.conv_args)
+            y = convolve(h, weight, ctx.conv_args)
             d_y, d_shortcut, *d_params = _norm_se_add_relu_backward(d_out, y, out, saved[:6], saved[6:], ctx.args)
             needs = ctx.needs_input_grad
             d_z, *grads = _norm_relu_conv_backward(
@@ -111,16 +112,10 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
         return d_z, d_shortcut, *grads, *d_params, None, None, None, None, None
 
 
-def _conv_args(conv: nn.Conv2d) -> tuple:
-    """Those of PyTorch's operator, behind the bias."""
-    return conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
-
-
 def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args, needs) -> tuple[Tensor | None, ...]:
     """Gradients of z, gamma, beta and weight; h is the convolution's input."""
     needs_h = any(needs[:3])
-    g, d_weight, _ = torch.ops.aten.convolution_backward(
-        d_out, h, weight.to(h.dtype), None, *conv_args, (needs_h, needs[3], False))
+    g, d_weight = convolve_backward(d_out, h, weight, conv_args, (needs_h, needs[3]))
     if not needs_h:
         return None, None, None, d_weight
     torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
@@ -136,7 +131,7 @@ def _norm_se_add_relu(z, shortcut, norm, params, args) -> tuple[Tensor, ...]:
         means, mean, invstd = statistics(z, norm)
     else:
         out, mean, invstd = batch_norm(z, norm)
-        means = sample_means(z, mean.dtype)
+        means = sample_means(z, mean, invstd)
     mean_x = (means - mean) * invstd
     gate, *steps = excite(torch.addcmul(beta, gamma, mean_x), params, *args)
     if one_pass:
@@ -153,7 +148,7 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     g = torch.ops.aten.threshold_backward(d_out, out, 0)
     if not is_by_sample(z):  # few numbers, or a GPU: the fewest operators
         y = normalized(z, mean, invstd, gamma, beta)
-        d_gate = (y * g).sum((2, 3), dtype=mean.dtype)
+        d_gate = y.mul_(g).sum((2, 3), dtype=mean.dtype)
         gate, d_squeeze, *d_params = excite_backward(d_gate, squeeze, steps, params, *args)
         offset, scale = (t.to(z.dtype)[..., None, None] for t in (d_squeeze / pixels, gate))
         d_z, d_gamma, d_beta = torch.ops.aten.native_batch_norm_backward(
@@ -182,15 +177,3 @@ def _sums(g: Tensor, z: Tensor, mean: Tensor, invstd: Tensor) -> tuple[Tensor, T
         for g1, z1, *stats in by_sample(g, z, mean, invstd)]
     _, sums_gx, sums_g = zip(*parts, strict=True)
     return torch.stack(sums_g).view(len(g), -1), torch.stack(sums_gx).view(len(g), -1)
-
-
-def _refuse_unknown_backward(d_out: Tensor) -> None:
-    """Raise a RuntimeError in a backward that is asked for more than gradients: these are written by hand."""
-    for asked, what in (
-        (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
-        (not is_compiling() and is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
-    ):
-        if asked:
-            raise RuntimeError(
-                f'memory_efficient=True has no {what}. '
-                'Call timm_se50.set_memory_efficient(model, False) before the forward pass.')

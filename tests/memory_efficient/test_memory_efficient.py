@@ -81,6 +81,8 @@ def test_convolutions_of_another_kind():
             block.conv2, block.conv3 = nn.Sequential(block.conv2), nn.Sequential(block.conv3)
         for conv in (model.layer2[0].conv2, model.layer4[0].conv3):  # of the norm behind it the mean alone tells
             conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels), requires_grad=False)
+        weight = model.layer3[0].se_standard.fc2.weight
+        weight.data = weight.data.transpose(0, 1).contiguous().transpose(0, 1)
     assert error(step(efficient.double()), step(plain.double())) < TOLERANCE
 
 
@@ -243,6 +245,15 @@ def test_autocast_of_an_input_in_full_precision(block, channels):
         expected, found = (model.layer1[block](x) for model in pair(layers=(2, 1, 1, 1)))
     assert found.dtype == expected.dtype == torch.bfloat16
     assert error({'x': found}, {'x': expected}) < 0.01
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
+def test_gradients_have_the_strides_of_their_parameters(layout, autocast):
+    """Of others DDP warns, and copies them."""
+    model = make(memory_efficient=True).to(memory_format=layout)
+    step(model, IMAGES.contiguous(memory_format=layout), autocast)
+    assert all(p.grad.stride() == p.stride() for p in model.parameters())
 
 
 def test_ddp(tmp_path):

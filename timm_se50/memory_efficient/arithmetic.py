@@ -65,8 +65,12 @@ def excite_backward(
     d_hidden = torch.ops.aten.threshold_backward(d_logit @ weight2.flatten(1), hidden, 0)
     return (
         sigmoid * gate_scale, d_hidden @ weight1.flatten(1),
-        (d_hidden.mT @ squeeze).view_as(weight1), d_hidden.sum(0),
-        (d_logit.mT @ hidden).view_as(weight2), d_logit.sum(0))
+        _like(weight1, d_hidden.mT @ squeeze), d_hidden.sum(0), _like(weight2, d_logit.mT @ hidden), d_logit.sum(0))
+
+
+def _like(weight: Tensor, matrix: Tensor) -> Tensor:
+    """The matrix in the shape of a pointwise weight, and in its strides, since DDP warns of others."""
+    return matrix.as_strided(weight.shape, weight.stride()) if weight.is_contiguous() else matrix.view_as(weight)
 
 
 def statistics(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor, Tensor]:

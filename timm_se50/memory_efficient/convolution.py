@@ -1,7 +1,7 @@
 """Convolutions without bias, which save their weight and not autocast's copy of it.
 
-oneDNN puts a weight in an order of its own at every call, and its gradient back. Where there are few pixels that is a third
-of the time and more, and a matrix product, which needs no such order, is faster; most of all for the weight's gradient.
+oneDNN puts a weight in an order of its own at every call, and its gradient back. Where there are few pixels that is a
+third of the time and more, and a matrix product, which needs no such order, is faster, most for the weight's gradient.
 """
 from math import prod
 

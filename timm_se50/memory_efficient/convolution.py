@@ -77,10 +77,10 @@ def convolve_backward(
 def _is_product(x: Tensor, weight: Tensor, args: tuple) -> bool:
     """Whether a matrix product is faster, as measured: in bfloat16, on CPUs with AVX-512."""
     return (
-        x.dtype == torch.bfloat16 and x.is_cpu and torch.backends.cpu.get_cpu_capability().startswith('AVX512')
-        and all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight))
+        x.dtype == torch.bfloat16 and len(x) * prod(x.shape[2:]) <= MAX_PIXELS * len(weight) * prod(args[0])
         and args[2:] == ((1, 1), False, (0, 0), 1)
-        and len(x) * x[0, 0].numel() <= MAX_PIXELS * len(weight) * prod(args[0]))
+        and all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight))
+        and x.is_cpu and torch.backends.cpu.get_cpu_capability().startswith('AVX512'))
 
 
 def _matrix(weight: Tensor) -> Tensor:

@@ -112,10 +112,10 @@ class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
         return d_z, d_shortcut, *grads, *d_params, None, None, None, None, None
 
 
-def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, conv_args, needs) -> tuple[Tensor | None, ...]:
+def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, args, needs) -> tuple[Tensor | None, ...]:
     """Gradients of z, gamma, beta and weight; h is the convolution's input."""
     needs_h = any(needs[:3])
-    g, d_weight = convolve_backward(d_out, h, weight, conv_args, (needs_h, needs[3]))
+    g, d_weight = convolve_backward(d_out, h, weight, args, (needs_h, needs[3]))
     if not needs_h:
         return None, None, None, d_weight
     torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)

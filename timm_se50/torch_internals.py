@@ -63,10 +63,9 @@ def has_global_hooks() -> bool:
 
 def has_call_hooks(module: nn.Module, backward: bool = False) -> bool:
     """Whether a call of a module runs hooks; of the backward pass too, if asked."""
-    names = ['_forward_hooks', '_forward_pre_hooks']
-    if backward:
-        names += ['_backward_hooks', '_backward_pre_hooks']
-    return any(getattr(module, name, True) for name in names)
+    return bool(
+        getattr(module, '_forward_hooks', True) or getattr(module, '_forward_pre_hooks', True)
+        or (backward and (getattr(module, '_backward_hooks', True) or getattr(module, '_backward_pre_hooks', True))))
 
 
 def is_batched(x: Tensor) -> bool:

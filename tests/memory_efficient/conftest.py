@@ -16,5 +16,6 @@ FORMATS = {
 def layout(request, monkeypatch):
     memory_format, numbers, pixels = FORMATS[request.param]
     monkeypatch.setattr(batch_norm, 'MIN_NUMBERS', numbers)
-    monkeypatch.setattr(convolution, 'MAX_PIXELS', pixels)
+    for limit in ('MAX_PIXELS', 'MAX_PIXELS_POINTWISE'):
+        monkeypatch.setattr(convolution, limit, pixels)
     return memory_format

@@ -21,20 +21,21 @@ def results(tail, inputs, weight, plain, dtype=None):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('kind', KINDS)
 def test_output_and_gradients_are_as_near_to_float64(kind, dtype, mean, layout):
-    """For each of them on average over 4 draws: of 4 numbers, as fc1's bias has, one draw's error is luck."""
-    errors = {True: 0.0, False: 0.0}  # of the plain path and of ours
-    for seed in range(4):
+    """For each of them in the median of 7 draws: which of SE's 4 hidden numbers ReLU passes in one draw is luck."""
+    errors = {True: [], False: []}  # of the plain path and of ours
+    for seed in range(7):
         torch.manual_seed(seed)
-        tail = Tail(kind, width=16, channels=16)
+        tail = Tail(kind, channels=16)
         inputs = [(torch.randn(SHAPE) + mean).to(dtype, memory_format=layout).requires_grad_()]
-        if 'add' in kind:  # so large that the ReLU passes all: what it does with rounding is no matter here
+        if 'add' in tail.steps:  # so large that the ReLU passes all: what it does with rounding is no matter here
             inputs.append(torch.full(SHAPE, 32.0, dtype=dtype).to(memory_format=layout).requires_grad_())
         weight = torch.randn(SHAPE)
         exact = results(
             copy.deepcopy(tail).double(), [x.detach().double().requires_grad_() for x in inputs], weight, plain=True)
         for plain in errors:
             found = results(copy.deepcopy(tail), inputs, weight, plain, dtype)
-            errors[plain] += torch.stack([
-                (g.double() - e).norm() / e.norm().clamp(min=1e-30) for g, e in zip(found, exact)])
-    worst = (errors[False] / (errors[True] + torch.finfo(dtype).eps)).max()
-    assert worst < 1.5, errors
+            errors[plain].append(torch.stack([
+                (g.double() - e).norm() / e.norm().clamp(min=1e-30) for g, e in zip(found, exact)]))
+    plain, ours = (torch.stack(e).median(0).values for e in errors.values())
+    worst = (ours / (plain + torch.finfo(dtype).eps / 4)).max()
+    assert worst < 1.2, errors

@@ -1,4 +1,5 @@
 """Training with less memory: the block that uses the memory-efficient functions where it may."""
+from collections.abc import Sequence
 from types import FunctionType
 from typing import TypeGuard, cast
 
@@ -12,7 +13,7 @@ from ..stock import is_pointwise, is_stock, is_stock_conv
 from ..torch_internals import has_global_hooks, is_compiling, is_transformed
 from .arithmetic import traced_norm_relu, traced_norm_se_add_relu
 from .convolution import convolution
-from .norm import norm_relu_conv, norm_relu_conv_norm_se_add_relu, norm_se_add_relu
+from .norm import bottleneck, norm_se_add_relu
 
 __all__ = ['MemoryEfficientBottleneck', 'set_memory_efficient']
 
@@ -66,27 +67,27 @@ def is_applicable(block: SEBottleneck, x: Tensor) -> bool:
         and all(is_pointwise(fc) and fc.bias is not None for fc in (se.fc1, se.fc2))
         and is_stock(se.act, nn.ReLU)
         and (block.drop_path is None or is_stock(block.drop_path, DropPath))
-        and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
+        and x.ndim == 4 and len(x) > 1  # for a single number a channel BatchNorm has an error of its own
     )
 
 
 def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     """The block's forward."""
-    conv, norm, se = block.conv3, cast(nn.BatchNorm2d, block.bn3), cast(SEModule, block.se_standard)
-    compiling = is_compiling()
-    z = _call(block.conv1, x)
-    if _is_norm_relu_conv(z, block.bn1, block.act1, block.conv2):
-        z = _norm_relu_conv(z, block.bn1, block.conv2)
-    else:
-        z = block.conv2(block.act1(block.bn1(z)))
+    convs = cast(Sequence[nn.Conv2d], (block.conv1, block.conv2, block.conv3))
+    norms = cast(Sequence[nn.BatchNorm2d], (block.bn1, block.bn2, block.bn3))
+    se, compiling = cast(SEModule, block.se_standard), is_compiling()
     as_one = (
-        is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity)
-        and _is_norm_relu_conv(z, block.bn2, block.act2, conv))
-    remade = as_one and not compiling and conv.in_channels <= MAX_REMADE
+        all(_is_conv(conv, x) for conv in convs) and all(_is_norm(norm) for norm in norms)
+        and is_stock(block.act1, nn.ReLU) and is_stock(block.act2, nn.ReLU)
+        and is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity))
+    z = x
     if not as_one:
-        z = conv(block.aa(block.act2(block.drop_block(block.bn2(z)))))  # type: ignore[misc]
-    elif not remade:
-        z = _norm_relu_conv(z, block.bn2, conv)
+        z = block.act1(block.bn1(block.conv1(z)))
+        z = block.aa(block.act2(block.drop_block(block.bn2(block.conv2(z)))))  # type: ignore[misc]
+        z = block.conv3(z)
+    elif compiling:
+        z = block.conv2(traced_norm_relu(block.conv1(z), norms[0]))
+        z = block.conv3(traced_norm_relu(z, norms[1]))
 
     # DropPath draws one number for each sample: what it makes of ones is what it would have multiplied by
     keep = None if block.drop_path is None else block.drop_path(torch.ones_like(z[:, :1, 0, 0]))
@@ -96,10 +97,10 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
             shortcut = _call(layer, shortcut)
     shortcut = shortcut.to(z.dtype)
     if compiling:
-        return traced_norm_se_add_relu(z, shortcut, norm, se, keep)
-    if remade:
-        return norm_relu_conv_norm_se_add_relu(z, shortcut, cast(nn.BatchNorm2d, block.bn2), conv, norm, se, keep)
-    return norm_se_add_relu(z, shortcut, norm, se, keep)
+        return traced_norm_se_add_relu(z, shortcut, norms[2], se, keep)
+    if as_one:
+        return bottleneck(x, shortcut, convs, norms, se, keep, convs[2].in_channels <= MAX_REMADE)
+    return norm_se_add_relu(z, shortcut, norms[2], se, keep)
 
 
 def _call(layer: nn.Module, x: Tensor) -> Tensor:
@@ -109,23 +110,13 @@ def _call(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x)
 
 
-def _norm_relu_conv(z: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
-    norm, conv = cast(nn.BatchNorm2d, norm), cast(nn.Conv2d, conv)
-    return conv(traced_norm_relu(z, norm)) if is_compiling() else norm_relu_conv(z, norm, conv)
-
-
-def _is_norm_relu_conv(z: Tensor, norm: nn.Module, act: nn.Module, conv: nn.Module) -> bool:
-    """Whether one function may stand for the three."""
-    return _is_norm(norm) and is_stock(act, nn.ReLU) and _is_conv(conv, z)
-
-
 def _is_conv(module: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
-    """Whether a function of ours may stand for the module, a convolution that autocast would not give x in another
-    precision."""
+    """Whether a function of ours may stand for the module: a convolution that takes x in the precision that it has."""
+    if not is_stock_conv(module) or module.bias is not None:
+        return False
     device = x.device.type
-    return (
-        is_stock_conv(module) and module.bias is None
-        and not (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype))
+    return x.dtype == (
+        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else module.weight.dtype)
 
 
 def _is_norm(norm: object) -> TypeGuard[nn.BatchNorm2d]:

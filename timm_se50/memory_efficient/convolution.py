@@ -3,8 +3,6 @@
 oneDNN puts a weight in an order of its own at every call, and its gradient back. Where there are few pixels that is a
 third of the time and more, and a matrix product, which needs no such order, is faster, most for the weight's gradient.
 """
-from math import prod
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -13,8 +11,12 @@ from .refusal import refuse_unknown_backward
 
 __all__ = ['conv_args', 'convolution', 'convolve', 'convolve_backward']
 
-# Pixels in the whole batch, for each of the output's channels, up to which a matrix product is faster
+# Pixels in the whole batch, for each of the output's channels, up to which matrix products are faster
 MAX_PIXELS = 2
+# The same for both gradients of a pointwise convolution
+MAX_PIXELS_POINTWISE = 64
+# On others, as measured, they are not
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
 
 def convolution(x: Tensor, module: nn.Conv2d) -> Tensor:
@@ -44,7 +46,7 @@ def conv_args(module: nn.Conv2d) -> tuple:
 def convolve(x: Tensor, weight: Tensor, args: tuple) -> Tensor:
     """The convolution, in x's precision."""
     weight = weight.to(x.dtype)
-    if not _is_product(x, weight, args):
+    if not _is_product(x, weight, args, MAX_PIXELS):
         return torch.convolution(x, weight, None, *args)
     return _times(_columns(x, weight, args), _matrix(weight).mT)
 
@@ -57,14 +59,17 @@ def convolve_backward(
         needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight, where they are needed, in x's precision."""
+    if not any(needs):
+        return None, None
     weight, backward = weight.to(x.dtype), torch.ops.aten.convolution_backward
-    if not _is_product(x, weight, args):
+    is_pointwise = weight.shape[2:] == (1, 1) and args[1] == (0, 0)
+    if not _is_product(x, weight, args, MAX_PIXELS_POINTWISE if is_pointwise else MAX_PIXELS):
         return backward(d_out, x, weight, None, *args, (*needs, False))[:2]
     rows, d_x, d_weight = d_out.permute(0, 2, 3, 1), None, None
     if needs[1]:
         d_matrix = rows.flatten(0, 2).mT @ _columns(x, weight, args).flatten(0, 2)
         d_weight = d_matrix.as_strided(weight.shape, weight.stride())
-    if needs[0] and (weight.shape[2:], args[1]) != ((1, 1), (0, 0)):  # products would have to be added up, and rounded
+    if needs[0] and not is_pointwise:  # products would have to be added up, and rounded
         d_x = backward(d_out, x, weight, None, *args, (True, False, False))[0]
     elif needs[0]:
         d_x = d_read = _times(rows, _matrix(weight))
@@ -74,13 +79,14 @@ def convolve_backward(
     return d_x, d_weight
 
 
-def _is_product(x: Tensor, weight: Tensor, args: tuple) -> bool:
-    """Whether a matrix product is faster, as measured: in bfloat16, on CPUs with AVX-512."""
+def _is_product(x: Tensor, weight: Tensor, args: tuple, max_pixels: int) -> bool:
+    """Whether matrix products are faster, as measured: in bfloat16, on CPUs with AVX-512."""
+    (outputs, inputs, *_), (down, right) = weight.shape, args[0]
     return (
-        x.dtype == torch.bfloat16 and len(x) * prod(x.shape[2:]) <= MAX_PIXELS * len(weight) * prod(args[0])
-        and args[2:] == ((1, 1), False, (0, 0), 1)
-        and all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight))
-        and x.is_cpu and torch.backends.cpu.get_cpu_capability().startswith('AVX512'))
+        x.dtype == torch.bfloat16 and x.numel() <= max_pixels * outputs * inputs * down * right
+        and args[2:] == ((1, 1), False, (0, 0), 1) and x.is_cpu and HAS_AVX512
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and weight.is_contiguous(memory_format=torch.channels_last))
 
 
 def _matrix(weight: Tensor) -> Tensor:

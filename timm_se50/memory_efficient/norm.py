@@ -1,4 +1,6 @@
-"""Memory-efficient functions, for eager PyTorch: norm and what follows it, with a backward written by hand."""
+"""Memory-efficient functions, for eager PyTorch: a block, and its end alone, with a backward written by hand."""
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -8,12 +10,27 @@ from .batch_norm import batch_norm, by_sample, is_by_sample, normalized, sample_
 from .convolution import conv_args, convolve, convolve_backward
 from .refusal import refuse_unknown_backward
 
-__all__ = ['norm_relu_conv', 'norm_relu_conv_norm_se_add_relu', 'norm_se_add_relu']
+__all__ = ['bottleneck', 'norm_se_add_relu']
 
 
-def norm_relu_conv(z: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
-    """`conv(relu(norm(z)))`, norm in training mode, conv without bias; saves z, and makes conv's input again."""
-    return _NormReLUConv.apply(z, norm.weight, norm.bias, conv.weight, norm, conv)
+def bottleneck(
+        x: Tensor,
+        shortcut: Tensor,
+        convs: Sequence[nn.Conv2d],
+        norms: Sequence[nn.BatchNorm2d],
+        se: SEModule,
+        keep: Tensor | None,
+        is_remade: bool,
+) -> Tensor:
+    """A block: conv, norm and ReLU twice, conv, then `norm_se_add_relu`.
+
+    Saves x, the convolutions' outputs, of the third only where it is not to be made again, and its own.
+    """
+    conv1, conv2, conv3 = convs
+    norm1, norm2, norm3 = norms
+    return _Bottleneck.apply(
+        x, shortcut, conv1.weight, norm1.weight, norm1.bias, conv2.weight, norm2.weight, norm2.bias, conv3.weight,
+        *parameters(norm3, se), norms, [conv_args(c) for c in convs], (se.logit_scale, se.gate_scale), keep, is_remade)
 
 
 def norm_se_add_relu(
@@ -31,39 +48,43 @@ def norm_se_add_relu(
         z, shortcut, *parameters(norm, se), norm, (se.logit_scale, se.gate_scale), keep)
 
 
-def norm_relu_conv_norm_se_add_relu(
-        z: Tensor,
-        shortcut: Tensor,
-        norm: nn.BatchNorm2d,
-        conv: nn.Conv2d,
-        norm2: nn.BatchNorm2d,
-        se: SEModule,
-        keep: Tensor | None = None,
-) -> Tensor:
-    """The first of these and then the second, and conv's output is not saved but made again; saves z and the output."""
-    return _NormReLUConvNormSEAddReLU.apply(
-        z, shortcut, norm.weight, norm.bias, conv.weight, *parameters(norm2, se), norm, conv, norm2,
-        (se.logit_scale, se.gate_scale), keep)
-
-
-class _NormReLUConv(torch.autograd.Function):
+class _Bottleneck(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, z, gamma, beta, weight, norm, conv):
-        ctx.conv_args = conv_args(conv)
-        h, mean, invstd = batch_norm(z, norm)
-        out = convolve(h.relu_(), weight, ctx.conv_args)
-        ctx.save_for_backward(z, gamma, beta, weight, mean, invstd)
+    def forward(ctx, x, shortcut, *args):
+        params, ((norm1, norm2, norm3), ctx.conv_args, *ctx.args, is_remade) = args[:13], args[13:]
+        (weight1, _, _, weight2, _, _, weight3, *end), (args1, args2, args3) = params, ctx.conv_args
+        with torch.autocast(x.device.type, enabled=False):
+            z1 = convolve(x, weight1, args1)
+            h, *stats1 = batch_norm(z1, norm1)
+            z2 = convolve(h.relu_(), weight2, args2)
+            h, *stats2 = batch_norm(z2, norm2)
+            z3 = convolve(h.relu_(), weight3, args3)
+            out, *stats = _norm_se_add_relu(z3, shortcut, norm3, end, ctx.args)
+        ctx.save_for_backward(x, z1, z2, None if is_remade else z3, out, *params, *stats1, *stats2, *stats)
         return out
 
     @staticmethod
     def backward(ctx, d_out):
         refuse_unknown_backward(d_out)
-        z, gamma, beta, weight, mean, invstd = ctx.saved_tensors
-        h = normalized(z, mean, invstd, gamma, beta).relu_()
-        grads = _norm_relu_conv_backward(
-            d_out, h, z, gamma, weight, mean, invstd, ctx.conv_args, ctx.needs_input_grad[:4])
-        return *grads, None, None
+        x, z1, z2, z3, out, *saved = ctx.saved_tensors
+        weight1, gamma1, beta1, weight2, gamma2, beta2, weight3, *end = saved[:13]
+        mean1, invstd1, mean2, invstd2, *stats = saved[13:]
+        (args1, args2, args3), (for_x, _, *needs) = ctx.conv_args, ctx.needs_input_grad
+        for_z1 = for_x or needs[0]
+        for_z2 = for_z1 or any(needs[1:4])
+        with torch.autocast(x.device.type, enabled=False):
+            h = normalized(z2, mean2, invstd2, gamma2, beta2).relu_()
+            if z3 is None:
+                z3 = convolve(h, weight3, args3)
+            d_z3, d_shortcut, *d_end = _norm_se_add_relu_backward(d_out, z3, out, end, stats, ctx.args)
+            d_z2, *d_params2 = _norm_relu_conv_backward(
+                d_z3, h, z2, gamma2, weight3, mean2, invstd2, args3, (for_z2, *needs[4:7]))
+            h = normalized(z1, mean1, invstd1, gamma1, beta1).relu_()
+            d_z1, *d_params1 = _norm_relu_conv_backward(
+                d_z2, h, z1, gamma1, weight2, mean1, invstd1, args2, (for_z1, *needs[1:4]))
+            d_x, d_weight1 = convolve_backward(d_z1, x, weight1, args1, (for_x, needs[0]))
+        return d_x, d_shortcut, d_weight1, *d_params1, *d_params2, *d_end, None, None, None, None, None
 
 
 class _NormSEAddReLU(torch.autograd.Function):
@@ -85,38 +106,11 @@ class _NormSEAddReLU(torch.autograd.Function):
         return *grads, None, None, None
 
 
-class _NormReLUConvNormSEAddReLU(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, z, shortcut, gamma, beta, weight, *args):
-        params, (norm, conv, norm2, *ctx.args) = args[:6], args[6:]
-        ctx.conv_args = conv_args(conv)
-        with torch.autocast(z.device.type, enabled=False):
-            h, mean, invstd = batch_norm(z, norm)
-            y = convolve(h.relu_(), weight, ctx.conv_args)
-            out, *stats = _norm_se_add_relu(y, shortcut, norm2, params, ctx.args)
-        ctx.save_for_backward(z, gamma, beta, weight, mean, invstd, out, *params, *stats)
-        return out
-
-    @staticmethod
-    def backward(ctx, d_out):
-        refuse_unknown_backward(d_out)
-        z, gamma, beta, weight, mean, invstd, out, *saved = ctx.saved_tensors
-        with torch.autocast(z.device.type, enabled=False):
-            h = normalized(z, mean, invstd, gamma, beta).relu_()
-            y = convolve(h, weight, ctx.conv_args)
-            d_y, d_shortcut, *d_params = _norm_se_add_relu_backward(d_out, y, out, saved[:6], saved[6:], ctx.args)
-            needs = ctx.needs_input_grad
-            d_z, *grads = _norm_relu_conv_backward(
-                d_y, h, z, gamma, weight, mean, invstd, ctx.conv_args, (needs[0], *needs[2:5]))
-        return d_z, d_shortcut, *grads, *d_params, None, None, None, None, None
-
-
 def _norm_relu_conv_backward(d_out, h, z, gamma, weight, mean, invstd, args, needs) -> tuple[Tensor | None, ...]:
-    """Gradients of z, gamma, beta and weight; h is the convolution's input."""
-    needs_h = any(needs[:3])
-    g, d_weight = convolve_backward(d_out, h, weight, args, (needs_h, needs[3]))
-    if not needs_h:
+    """Gradients of z, gamma, beta and weight, where they are needed; h is the convolution's input."""
+    for_h = any(needs[:3])
+    g, d_weight = convolve_backward(d_out, h, weight, args, (for_h, needs[3]))
+    if not for_h:
         return None, None, None, d_weight
     torch.ops.aten.threshold_backward.grad_input(g, h, 0, grad_input=g)
     return *torch.ops.aten.native_batch_norm_backward(

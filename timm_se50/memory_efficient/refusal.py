@@ -9,11 +9,12 @@ __all__ = ['refuse_unknown_backward']
 
 def refuse_unknown_backward(d_out: Tensor) -> None:
     """Raise a RuntimeError in a backward that is asked for more than gradients."""
-    for asked, what in (
-        (torch.is_grad_enabled(), 'second derivative, and backward was called with create_graph=True'),
-        (not is_compiling() and is_batched(d_out), 'rule for is_grads_batched=True (or vectorize=True)'),
-    ):
-        if asked:
-            raise RuntimeError(
-                f'memory_efficient=True has no {what}. '
-                'Call timm_se50.set_memory_efficient(model, False) before the forward pass.')
+    if torch.is_grad_enabled():
+        what = 'second derivative, and backward was called with create_graph=True'
+    elif not is_compiling() and is_batched(d_out):
+        what = 'rule for is_grads_batched=True (or vectorize=True)'
+    else:
+        return
+    raise RuntimeError(
+        f'memory_efficient=True has no {what}. '
+        'Call timm_se50.set_memory_efficient(model, False) before the forward pass.')

@@ -77,13 +77,26 @@ def test_a_step_is_that_of_the_plain_path(kwargs, layout):
 def test_convolutions_of_another_kind():
     plain, efficient = pair()
     for model in (plain, efficient):
-        for block in (model.layer1[0], model.layer3[0]):
-            block.conv2, block.conv3 = nn.Sequential(block.conv2), nn.Sequential(block.conv3)
         for conv in (model.layer2[0].conv2, model.layer4[0].conv3):  # of the norm behind it the mean alone tells
             conv.bias = nn.Parameter(torch.linspace(-1, 1, conv.out_channels), requires_grad=False)
         weight = model.layer3[0].se_standard.fc2.weight
         weight.data = weight.data.transpose(0, 1).contiguous().transpose(0, 1)
     assert error(step(efficient.double()), step(plain.double())) < TOLERANCE
+
+
+PARTS = {'conv1': nn.Sequential, 'conv2': nn.Sequential, 'conv3': nn.Sequential, 'bn1': nn.Module.eval,
+         'bn2': nn.Module.eval, 'act1': lambda act: nn.GELU(), 'act2': lambda act: nn.GELU()}
+
+
+@pytest.mark.parametrize('part', PARTS)
+def test_a_part_of_another_kind(part):
+    """The end of the block still saves less."""
+    plain, efficient = (m.double() for m in pair())
+    for model in (plain, efficient):
+        setattr(model.layer1[0], part, PARTS[part](getattr(model.layer1[0], part)))
+    assert error(step(efficient), step(plain)) < TOLERANCE
+    x = torch.randn(4, 64, 8, 8).double()
+    assert saved_bytes(efficient.layer1, lambda block: block(x)) < saved_bytes(plain.layer1, lambda block: block(x))
 
 
 def test_it_is_off_unless_asked_for_and_can_be_switched_on_a_live_model():
@@ -109,7 +122,7 @@ def test_bytes_saved_are_at_most_three_quarters_of_a_plain_resnet50():
         saved_bytes(timm.create_model(name, **kwargs).train(), lambda m: m(images)) for name, kwargs in (
             ('resnet50', {}), ('seresnet50', {}), ('se_resnet50_replace', {'memory_efficient': True})))
     assert se > 1.25 * plain
-    assert efficient < 0.75 * plain
+    assert 0.73 * plain < efficient < 0.75 * plain  # less by making more again, which takes time
 
 
 class OwnNorm(nn.BatchNorm2d):
@@ -192,6 +205,7 @@ def test_sync_batch_norm_a_single_image_and_hooks_for_all_modules_fall_back():
     model = make(memory_efficient=True)
     assert me.is_applicable(model.layer1[0], IMAGES)
     assert not me.is_applicable(model.layer1[0], IMAGES[:1])
+    assert not me.is_applicable(model.layer1[0], IMAGES[0])
     assert not me.is_applicable(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).layer1[0], IMAGES)
     hook = register_module_forward_hook(lambda *args: None)
     applicable = me.is_applicable(model.layer1[0], IMAGES)
@@ -242,9 +256,11 @@ def test_autocast_of_an_input_in_full_precision(block, channels):
     """Convolutions then take it in half, as autocast has it, and it is added to what they make of it."""
     x = torch.randn(4, channels, 16, 16)
     with torch.autocast('cpu', torch.bfloat16):
-        expected, found = (model.layer1[block](x) for model in pair(layers=(2, 1, 1, 1)))
+        outputs = [model.layer1[block](x.requires_grad_()) for model in pair(layers=(2, 1, 1, 1))]
+    (expected, found), (e, f) = outputs, (torch.autograd.grad(y.float().square().sum(), x)[0] for y in outputs)
     assert found.dtype == expected.dtype == torch.bfloat16
     assert error({'x': found}, {'x': expected}) < 0.01
+    assert error({'x': f}, {'x': e}) < 0.02
 
 
 @pytest.mark.parametrize('autocast', [False, True])

@@ -95,7 +95,6 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     if block.downsample is not None:
         for layer in block.downsample if is_stock(block.downsample, nn.Sequential) else (block.downsample,):
             shortcut = _call(layer, shortcut)
-    shortcut = shortcut.to(z.dtype)
     if compiling:
         return traced_norm_se_add_relu(z, shortcut, norms[2], se, keep)
     if as_one:

@@ -59,7 +59,7 @@ def excite_backward(
     training step.
     """
     hidden, sigmoid = steps
-    weight1, _, weight2, _ = (p.to(squeeze.dtype) for p in params)
+    weight1, weight2 = (p.to(squeeze.dtype) for p in params[::2])
     gate_scale = scales[1] if keep is None else scales[1] * keep
     d_logit = torch.ops.aten.sigmoid_backward(d_gate, sigmoid) * (gate_scale * scales[0])
     d_hidden = torch.ops.aten.threshold_backward(d_logit @ weight2.flatten(1), hidden, 0)

@@ -29,8 +29,8 @@ def batch_norm(z: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]
 
 
 def normalized(z: Tensor, mean: Tensor, invstd: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """The norm's output, `gamma * x^ + beta`, each by channel, (C,), or by sample too, (N, C)."""
-    if gamma.ndim == 1:
+    """The norm's output, `gamma * x^ + beta`, by channel, (C,); beta, or both, by sample too, (N, C)."""
+    if beta.ndim == 1:
         return torch.native_batch_norm(z, gamma, beta, mean, invstd ** -2, False, 0.0, 0.0)[0]
     if z.is_contiguous() or not _is_full(z):
         return _normalized_by_sample(z, mean, invstd, gamma, beta)

@@ -77,7 +77,7 @@ def forward(block: SEBottleneck, x: Tensor) -> Tensor:
     norms = cast(Sequence[nn.BatchNorm2d], (block.bn1, block.bn2, block.bn3))
     se, compiling = cast(SEModule, block.se_standard), is_compiling()
     as_one = (
-        all(_is_conv(conv, x) for conv in convs) and all(_is_norm(norm) for norm in norms)
+        all(_is_conv(conv, x) for conv in convs) and all(_is_norm(norm) for norm in norms[:2])
         and is_stock(block.act1, nn.ReLU) and is_stock(block.act2, nn.ReLU)
         and is_stock(block.drop_block, nn.Identity) and is_stock(block.aa, nn.Identity))
     z = x

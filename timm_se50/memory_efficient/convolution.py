@@ -100,6 +100,8 @@ def _columns(x: Tensor, weight: Tensor, args: tuple) -> Tensor:
     x = x.permute(0, 2, 3, 1)
     if rows or columns:
         x = pad(x, (0, 0, columns, columns, rows, rows))
+    if weight.shape[2:] == (1, 1):
+        return x[:, ::down, ::right]
     x = x.unfold(1, weight.shape[2], down).unfold(2, weight.shape[3], right)
     return x.permute(0, 1, 2, 4, 5, 3).flatten(3)
 

@@ -158,7 +158,7 @@ def _norm_se_add_relu_backward(d_out, z, out, params, stats, args) -> tuple[Tens
     # that of its product with x^, are gamma times the gradients of beta and gamma
     factor = gamma * invstd
     part = factor / (len(z) * -pixels)
-    slope, offset = (d_gamma * part).expand_as(gate), (d_beta - len(z) * d_squeeze) * part
+    slope, offset = d_gamma * part, d_beta.sub(d_squeeze, alpha=len(z)) * part
     scale = (gate * factor).to(z.dtype)
     d_z = normalized(z, mean, invstd, slope, offset).addcmul_(g, scale[..., None, None])
     return d_z, g, d_gamma, d_beta, *d_params

@@ -6,7 +6,7 @@ from torch.nn.functional import relu
 
 from timm_se50 import SEModule
 from timm_se50.memory_efficient.arithmetic import traced_norm_relu, traced_norm_se_add_relu
-from timm_se50.memory_efficient.norm import bottleneck, norm_se_add_relu
+from timm_se50.memory_efficient.eager import bottleneck, norm_se_add_relu
 
 # A function -> the steps that it stands for; a number tells modules of a kind apart
 BY_HAND = {

@@ -11,7 +11,7 @@ from torch.nn.functional import relu
 
 from timm_se50 import SEModule
 from timm_se50.memory_efficient.arithmetic import traced_norm_se_add_relu
-from timm_se50.memory_efficient.norm import norm_se_add_relu
+from timm_se50.memory_efficient.eager import norm_se_add_relu
 
 C = 16
 CASES = {

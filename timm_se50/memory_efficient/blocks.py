@@ -13,7 +13,7 @@ from ..stock import is_pointwise, is_stock, is_stock_conv
 from ..torch_internals import has_global_hooks, is_compiling, is_transformed
 from .arithmetic import traced_norm_relu, traced_norm_se_add_relu
 from .convolution import convolution
-from .norm import bottleneck, norm_se_add_relu
+from .eager import bottleneck, norm_se_add_relu
 
 __all__ = ['MemoryEfficientBottleneck', 'set_memory_efficient']
 

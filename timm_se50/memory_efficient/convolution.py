@@ -15,7 +15,7 @@ __all__ = ['conv_args', 'convolution', 'convolve', 'convolve_backward']
 MAX_PIXELS = 2
 # The same for both gradients of a pointwise convolution
 MAX_PIXELS_POINTWISE = 64
-# On others, as measured, they are not
+# On CPUs without, as measured, they are not
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
 

@@ -77,13 +77,14 @@ class _Bottleneck(torch.autograd.Function):
             h = normalized(z2, mean2, invstd2, gamma2, beta2).relu_()
             if z3 is None:
                 z3 = convolve(h, weight3, args3)
-            d_z3, d_shortcut, *d_end = _norm_se_add_relu_backward(d_out, z3, out, end, stats, ctx.args)
-            d_z2, *d_params2 = _norm_relu_conv_backward(
-                d_z3, h, z2, gamma2, weight3, mean2, invstd2, args3, (for_z2, *needs[4:7]))
+            d_z, d_shortcut, *d_end = _norm_se_add_relu_backward(d_out, z3, out, end, stats, ctx.args)
+            del z3  # large, and where it was made again nobody else has it
+            d_z, *d_params2 = _norm_relu_conv_backward(
+                d_z, h, z2, gamma2, weight3, mean2, invstd2, args3, (for_z2, *needs[4:7]))
             h = normalized(z1, mean1, invstd1, gamma1, beta1).relu_()
-            d_z1, *d_params1 = _norm_relu_conv_backward(
-                d_z2, h, z1, gamma1, weight2, mean1, invstd1, args2, (for_z1, *needs[1:4]))
-            d_x, d_weight1 = convolve_backward(d_z1, x, weight1, args1, (for_x, needs[0]))
+            d_z, *d_params1 = _norm_relu_conv_backward(
+                d_z, h, z1, gamma1, weight2, mean1, invstd1, args2, (for_z1, *needs[1:4]))
+            d_x, d_weight1 = convolve_backward(d_z, x, weight1, args1, (for_x, needs[0]))
         return d_x, d_shortcut, d_weight1, *d_params1, *d_params2, *d_end, None, None, None, None, None
 
 

@@ -16,6 +16,5 @@ FORMATS = {
 def layout(request, monkeypatch):
     memory_format, numbers, pixels = FORMATS[request.param]
     monkeypatch.setattr(batch_norm, 'MIN_NUMBERS', numbers)
-    for limit in ('MAX_PIXELS', 'MAX_PIXELS_POINTWISE'):
-        monkeypatch.setattr(convolution, limit, pixels)
+    monkeypatch.setattr(convolution, 'MAX_PIXELS', pixels)
     return memory_format

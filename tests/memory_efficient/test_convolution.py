@@ -72,19 +72,6 @@ def test_where_there_are_few_pixels_it_is_a_matrix_product(kwargs, expected, mon
     assert ('mm' in operators.names) == expected == ('convolution' not in operators.names)
 
 
-@pytest.mark.skipif(not PRODUCTS, reason='a CPU with AVX-512')
-@pytest.mark.parametrize('kind', KINDS)
-def test_of_more_pixels_only_the_gradients_of_a_pointwise_convolution_are(kind):
-    conv, x = make(**KINDS[kind])
-    with Operators() as forward:
-        output = convolution(x, conv)
-    with Operators() as backward:
-        output.backward(output.detach())
-    assert 'mm' not in forward.names
-    assert ('convolution_backward' not in backward.names) == ('mm' in backward.names) == (
-        conv.kernel_size == (1, 1) and conv.padding == (0, 0))
-
-
 @pytest.mark.parametrize('frozen', ['x', 'weight'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_frozen_part_gets_no_gradient_and_the_other_the_same(kind, frozen, layout):

@@ -13,8 +13,6 @@ __all__ = ['conv_args', 'convolution', 'convolve', 'convolve_backward']
 
 # Pixels in the whole batch, for each of the output's channels, up to which matrix products are faster
 MAX_PIXELS = 2
-# The same for both gradients of a pointwise convolution
-MAX_PIXELS_POINTWISE = 64
 # On CPUs without, as measured, they are not
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
@@ -46,7 +44,7 @@ def conv_args(module: nn.Conv2d) -> tuple:
 def convolve(x: Tensor, weight: Tensor, args: tuple) -> Tensor:
     """The convolution, in x's precision."""
     weight = weight.to(x.dtype)
-    if not _is_product(x, weight, args, MAX_PIXELS):
+    if not _is_product(x, weight, args):
         return torch.convolution(x, weight, None, *args)
     return _times(_columns(x, weight, args), _matrix(weight).mT)
 
@@ -62,14 +60,13 @@ def convolve_backward(
     if not any(needs):
         return None, None
     weight, backward = weight.to(x.dtype), torch.ops.aten.convolution_backward
-    is_pointwise = weight.shape[2:] == (1, 1) and args[1] == (0, 0)
-    if not _is_product(x, weight, args, MAX_PIXELS_POINTWISE if is_pointwise else MAX_PIXELS):
+    if not _is_product(x, weight, args):
         return backward(d_out, x, weight, None, *args, (*needs, False))[:2]
     rows, d_x, d_weight = d_out.permute(0, 2, 3, 1), None, None
     if needs[1]:
         d_matrix = rows.flatten(0, 2).mT @ _columns(x, weight, args).flatten(0, 2)
         d_weight = d_matrix.as_strided(weight.shape, weight.stride())
-    if needs[0] and not is_pointwise:  # products would have to be added up, and rounded
+    if needs[0] and (weight.shape[2:], args[1]) != ((1, 1), (0, 0)):  # products would have to be added up, and rounded
         d_x = backward(d_out, x, weight, None, *args, (True, False, False))[0]
     elif needs[0]:
         d_x = d_read = _times(rows, _matrix(weight))
@@ -79,11 +76,11 @@ def convolve_backward(
     return d_x, d_weight
 
 
-def _is_product(x: Tensor, weight: Tensor, args: tuple, max_pixels: int) -> bool:
+def _is_product(x: Tensor, weight: Tensor, args: tuple) -> bool:
     """Whether matrix products are faster, as measured: in bfloat16, on CPUs with AVX-512."""
     (outputs, inputs, *_), (down, right) = weight.shape, args[0]
     return (
-        x.dtype == torch.bfloat16 and x.numel() <= max_pixels * outputs * inputs * down * right
+        x.dtype == torch.bfloat16 and x.numel() <= MAX_PIXELS * outputs * inputs * down * right
         and args[2:] == ((1, 1), False, (0, 0), 1) and x.is_cpu and HAS_AVX512
         and x.is_contiguous(memory_format=torch.channels_last)
         and weight.is_contiguous(memory_format=torch.channels_last))
